@@ -1,0 +1,297 @@
+"""The wire: frames to values and back. Pure functions; `docs/protocol.md` is their specification.
+
+Headers are fixed and big-endian, bodies are msgpack. Nothing else in zstream packs or unpacks.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from zstream import errors
+from zstream.limits import MAX_TOPIC_BYTES
+
+VERSION: Final = 1
+
+# ---------------------------------------------------------------- values
+
+
+def _refuse_ext(code: int, data: bytes) -> Any:
+    raise errors.DecodeError(f"msgpack extension type {code} is not used here")
+
+
+def pack(value: Any) -> bytes:
+    """Pack one value; TypeError, ValueError or OverflowError for what msgpack cannot hold."""
+    return msgpack.packb(value)  # type: ignore[no-any-return]
+
+
+def unpack(data: bytes) -> Any:
+    """Unpack exactly one value, strictly: text keys only, no extension types.
+
+    Raises:
+        DecodeError: The bytes are not one such value.
+    """
+    try:
+        return msgpack.unpackb(data, strict_map_key=True, ext_hook=_refuse_ext)
+    except errors.DecodeError:
+        raise
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise errors.DecodeError(f"not msgpack: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def array_header(count: int) -> bytes:
+    """The msgpack header of an array of so many elements."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return struct.pack(">BH", 0xDC, count) if count < 65536 else struct.pack(">BI", 0xDD, count)
+
+
+def pack_entries(ids: Sequence[int], ts: Sequence[int], bodies: Sequence[bytes]) -> bytes:
+    """Pack an array of ``[id, ts, event]`` from events that are packed already."""
+    head = struct.Struct(">BBQBQ").pack
+    parts = [array_header(len(ids))]
+    for id, at, body in zip(ids, ts, bodies, strict=True):
+        parts.append(head(0x93, 0xCF, id, 0xCF, at))
+        parts.append(body)
+    return b"".join(parts)
+
+
+#: Bytes that one ``[id, ts, event]`` has beside its event.
+ENTRY_OVERHEAD: Final = 19
+
+
+# ---------------------------------------------------------------- queries
+
+
+def encode_request(op: str, id: int, fields: Mapping[str, Any]) -> bytes:
+    """Pack a request; ``id`` comes back in the reply."""
+    return pack({"op": op, "id": id, "v": VERSION, **fields})
+
+
+def encode_reply(fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None) -> bytes:
+    """Pack a reply from values, and from values that are packed already."""
+    packed = packed or {}
+    parts = [struct.pack(">BH", 0xDE, len(fields) + len(packed) + 1), pack("ok"), pack(True)]
+    for name, value in fields.items():
+        parts += (pack(name), pack(value))
+    for name, data in packed.items():
+        parts += (pack(name), data)
+    return b"".join(parts)
+
+
+def encode_error(error: errors.Error, id: object = None) -> bytes:
+    """Pack the reply that tells of an error."""
+    what: dict[str, Any] = {"code": error.code or "internal", "message": str(error)}
+    retry_s = getattr(error, "retry_s", None)
+    if retry_s is not None:
+        what["retry_ms"] = round(retry_s * 1000)
+    reply: dict[str, Any] = {"ok": False, "error": what}
+    if id is not None:
+        reply["id"] = id
+    return pack(reply)
+
+
+def decode_reply(frame: bytes) -> dict[str, Any]:
+    """Unpack a reply.
+
+    Raises:
+        DecodeError: It is no reply.
+    """
+    reply = unpack(frame)
+    if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
+        raise errors.DecodeError("the daemon's reply is not a zstream reply")
+    return reply
+
+
+def reply_error(reply: Mapping[str, Any]) -> errors.Error | None:
+    """The exception that a reply stands for, or None if it is a good one."""
+    if reply["ok"]:
+        return None
+    what = reply.get("error")
+    if not isinstance(what, dict):
+        return errors.DecodeError("the daemon's error reply has no error")
+    retry = what.get("retry_ms")
+    return errors.from_wire(
+        str(what.get("code")), str(what.get("message")), retry if isinstance(retry, int) else None
+    )
+
+
+# ---------------------------------------------------------------- numbered batches
+
+_BATCH = struct.Struct(">2sBB16sIQII")
+BATCH_MAGIC: Final = b"ZI"
+
+
+class BatchHeader(NamedTuple):
+    """What stands before a numbered batch.
+
+    Attributes:
+        producer: 16 random bytes that name the producer.
+        epoch: A higher one fences lower ones of the same producer.
+        n: The batch's number, from 1 without gaps.
+        count: Events in the batch.
+        crc32: Of the second frame.
+    """
+
+    producer: bytes
+    epoch: int
+    n: int
+    count: int
+    crc32: int
+
+
+def encode_batch(producer: bytes, epoch: int, n: int, elements: Sequence[bytes]) -> list[bytes]:
+    """Make the two frames of a numbered batch from packed elements."""
+    body = array_header(len(elements)) + b"".join(elements)
+    header = _BATCH.pack(
+        BATCH_MAGIC, VERSION, 0, producer, epoch, n, len(elements), zlib.crc32(body)
+    )
+    return [header, body]
+
+
+def decode_batch_header(frame: bytes) -> BatchHeader:
+    """Read the first frame of a numbered batch.
+
+    Raises:
+        DecodeError: Wrong size, magic or flags, or a number out of range.
+        VersionMismatch: Another version of the protocol.
+    """
+    if len(frame) != _BATCH.size or frame[:2] != BATCH_MAGIC:
+        raise errors.DecodeError("two frames, and the first is not the header of a batch")
+    _, version, flags, producer, epoch, n, count, crc32 = _BATCH.unpack(frame)
+    if version != VERSION:
+        raise errors.VersionMismatch(f"batch of protocol version {version}; this is {VERSION}")
+    if flags:
+        raise errors.DecodeError(f"unknown flags {flags:#x} in the header of a batch")
+    if not 1 <= n < 1 << 53:
+        raise errors.DecodeError("a batch's number is from 1 to 2^53 - 1")
+    return BatchHeader(producer, epoch, n, count, crc32)
+
+
+def element(body: bytes, ts: int | None) -> bytes:
+    """Pack one element of a batch: the event, or ``[ts, event]`` for one with a date."""
+    return body if ts is None else b"\x92" + pack(ts) + body
+
+
+# ---------------------------------------------------------------- publications
+
+_PUBLICATION = struct.Struct(">2sBBHHQQQQ")
+PUBLICATION_MAGIC: Final = b"ZT"
+
+DATA, HELLO, BEAT, ACK, NACK, ERR, TOMBSTONE, BYE = range(1, 9)
+TYPE_NAMES: Final = {
+    DATA: "DATA", HELLO: "HELLO", BEAT: "BEAT", ACK: "ACK", NACK: "NACK", ERR: "ERR",
+    TOMBSTONE: "TOMBSTONE", BYE: "BYE",
+}  # fmt: skip
+
+
+class Header(NamedTuple):
+    """The second frame of a publication: complete for its filter from ``prev`` to ``id``.
+
+    Attributes:
+        type: One of DATA, HELLO, BEAT, ACK, NACK, ERR, TOMBSTONE, BYE.
+        node: The daemon's node.
+        run: The store's run.
+        prev: The id up to which this topic was complete before.
+        id: The id up to which it is complete now; for ACK and NACK the last batch number stored.
+        ts: The daemon's clock, in microseconds since 1970 UTC.
+    """
+
+    type: int
+    node: int
+    run: int
+    prev: int
+    id: int
+    ts: int
+
+
+def encode_header(header: Header) -> bytes:
+    """Pack the header of a publication."""
+    kind, node, run, prev, id, ts = header
+    return _PUBLICATION.pack(PUBLICATION_MAGIC, VERSION, kind, node, 0, run, prev, id, ts)
+
+
+def decode_header(frame: bytes) -> Header:
+    """Read the header of a publication.
+
+    Raises:
+        DecodeError: Wrong size or magic.
+        VersionMismatch: Another version of the protocol.
+    """
+    if len(frame) != _PUBLICATION.size or frame[:2] != PUBLICATION_MAGIC:
+        raise errors.DecodeError("a publication without a zstream header")
+    _, version, kind, node, _, run, prev, id, ts = _PUBLICATION.unpack(frame)
+    if version != VERSION:
+        raise errors.VersionMismatch(f"publication of version {version}; this is {VERSION}")
+    return Header(kind, node, run, prev, id, ts)
+
+
+# ---------------------------------------------------------------- topics
+
+
+def encode_topic(filter: Mapping[str, Any]) -> bytes:
+    """The topic of a filter: its JSON text, compact, keys sorted.
+
+    Raises:
+        BadFilter: The filter cannot be said in JSON, or is over 4 KiB of it.
+    """
+    try:
+        text = json.dumps(
+            filter, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":")
+        ).encode()
+    except (TypeError, ValueError) as error:
+        raise errors.BadFilter(f"the filter cannot be followed: {error}") from error
+    if len(text) > MAX_TOPIC_BYTES:
+        raise errors.BadFilter(
+            f"the filter is {len(text)} bytes as text; at most {MAX_TOPIC_BYTES} can be followed"
+        )
+    return text
+
+
+def decode_topic(topic: bytes) -> dict[str, Any]:
+    """Read the filter that a topic stands for.
+
+    Raises:
+        BadFilter: It is not the JSON text of one object, or names a key twice.
+        TooLarge: It is over 4 KiB.
+    """
+    if len(topic) > MAX_TOPIC_BYTES:
+        raise errors.TooLarge(f"a topic has at most {MAX_TOPIC_BYTES} bytes, not {len(topic)}")
+    if not topic:
+        raise errors.BadFilter("the empty topic receives everything; subscribe to {} instead")
+    if topic[:1] != b"{" or topic[-1:] != b"}":
+        raise errors.BadFilter("a topic is the JSON object of a filter, with nothing around it")
+    try:
+        filter = json.loads(
+            topic.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise errors.BadFilter(f"the topic is not the JSON object of a filter: {error}") from error
+    if not isinstance(filter, dict):
+        raise errors.BadFilter("a topic is the JSON object of a filter")
+    return filter
+
+
+def producer_topic(producer: bytes) -> bytes:
+    """The topic under which a producer's confirmations come."""
+    return b"@" + producer.hex().encode()
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"{name!r} stands twice")
+        result[name] = value
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
