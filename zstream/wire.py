@@ -6,7 +6,7 @@ Headers are fixed and big-endian, bodies are msgpack. Nothing else in zstream pa
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -15,6 +15,8 @@ from zstream import errors
 from zstream.limits import MAX_TOPIC_BYTES
 
 VERSION: Final = 1
+
+Pairs = Iterable[tuple[str, Any]]
 
 # ---------------------------------------------------------------- values
 
@@ -28,14 +30,20 @@ def pack(value: Any) -> bytes:
     return msgpack.packb(value)  # type: ignore[no-any-return]
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes, pairs_hook: Callable[[Pairs], Any] | None = None) -> Any:
     """Unpack exactly one value, strictly: text keys only, no extension types.
+
+    Args:
+        data: The bytes.
+        pairs_hook: Makes what a map becomes from its pairs, in their order; None makes a dict.
 
     Raises:
         DecodeError: The bytes are not one such value.
     """
     try:
-        return msgpack.unpackb(data, strict_map_key=True, ext_hook=_refuse_ext)
+        return msgpack.unpackb(
+            data, strict_map_key=True, ext_hook=_refuse_ext, object_pairs_hook=pairs_hook
+        )
     except errors.DecodeError:
         raise
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
@@ -44,6 +52,32 @@ def unpack(data: bytes) -> Any:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def split_array(frame: bytes, most: int) -> tuple[list[bytes], str | None]:
+    """Cut an array into the bytes of its elements, as far as it can be read.
+
+    Args:
+        frame: The array.
+        most: So many elements are read at the most.
+
+    Returns:
+        The elements, and why the rest could not be read, or None.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(frame))
+    unpacker.feed(frame)
+    elements: list[bytes] = []
+    try:
+        count, start = unpacker.read_array_header(), unpacker.tell()
+        for _ in range(min(count, most)):
+            unpacker.skip()
+            elements.append(frame[start : (start := unpacker.tell())])
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+        return elements, f"not msgpack: {_reason(error)}"
+    if count > most:
+        return elements, f"{count} elements; at most {most} are taken"
+    rest = len(frame) - start
+    return elements, f"{rest} bytes after the end of the array" if rest else None
 
 
 def array_header(count: int) -> bytes:
@@ -270,7 +304,7 @@ def decode_topic(topic: bytes) -> dict[str, Any]:
         raise errors.BadFilter("a topic is the JSON object of a filter, with nothing around it")
     try:
         filter = json.loads(
-            topic.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+            topic.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant
         )
     except (ValueError, RecursionError) as error:
         raise errors.BadFilter(f"the topic is not the JSON object of a filter: {error}") from error
@@ -284,7 +318,8 @@ def producer_topic(producer: bytes) -> bytes:
     return b"@" + producer.hex().encode()
 
 
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: Pairs) -> dict[str, Any]:
+    """Make a dict of pairs; ValueError if a name stands twice."""
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
