@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from zstream import errors
 from zstream.limits import MAX_TOPIC_BYTES
@@ -87,14 +87,18 @@ def array_header(count: int) -> bytes:
     return struct.pack(">BH", 0xDC, count) if count < 65536 else struct.pack(">BI", 0xDD, count)
 
 
+_ENTRY = struct.Struct(">BBQBQ").pack
+
+
+def pack_entry(id: int, ts: int, body: bytes) -> bytes:
+    """Pack one ``[id, ts, event]`` from an event that is packed already."""
+    return _ENTRY(0x93, 0xCF, id, 0xCF, ts) + body
+
+
 def pack_entries(ids: Sequence[int], ts: Sequence[int], bodies: Sequence[bytes]) -> bytes:
     """Pack an array of ``[id, ts, event]`` from events that are packed already."""
-    head = struct.Struct(">BBQBQ").pack
-    parts = [array_header(len(ids))]
-    for id, at, body in zip(ids, ts, bodies, strict=True):
-        parts.append(head(0x93, 0xCF, id, 0xCF, at))
-        parts.append(body)
-    return b"".join(parts)
+    entries = map(pack_entry, ids, ts, bodies)
+    return b"".join((array_header(len(ids)), *entries))
 
 
 #: Bytes that one ``[id, ts, event]`` has beside its event.
@@ -170,14 +174,14 @@ class BatchHeader(NamedTuple):
         producer: 16 random bytes that name the producer.
         epoch: A higher one fences lower ones of the same producer.
         n: The batch's number, from 1 without gaps.
-        count: Events in the batch.
+        size: Events in the batch.
         crc32: Of the second frame.
     """
 
     producer: bytes
     epoch: int
     n: int
-    count: int
+    size: int
     crc32: int
 
 
@@ -199,14 +203,14 @@ def decode_batch_header(frame: bytes) -> BatchHeader:
     """
     if len(frame) != _BATCH.size or frame[:2] != BATCH_MAGIC:
         raise errors.DecodeError("two frames, and the first is not the header of a batch")
-    _, version, flags, producer, epoch, n, count, crc32 = _BATCH.unpack(frame)
+    _, version, flags, producer, epoch, n, size, crc32 = _BATCH.unpack(frame)
     if version != VERSION:
         raise errors.VersionMismatch(f"batch of protocol version {version}; this is {VERSION}")
     if flags:
         raise errors.DecodeError(f"unknown flags {flags:#x} in the header of a batch")
     if not 1 <= n < 1 << 53:
         raise errors.DecodeError("a batch's number is from 1 to 2^53 - 1")
-    return BatchHeader(producer, epoch, n, count, crc32)
+    return BatchHeader(producer, epoch, n, size, crc32)
 
 
 def element(body: bytes, ts: int | None) -> bytes:

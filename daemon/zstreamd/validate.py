@@ -9,7 +9,6 @@ event in Python, so that one poison event takes no other with it.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -32,10 +31,16 @@ _Finite = Annotated[float, msgspec.Meta(ge=-1.7976931348623157e308, le=1.7976931
 _Scalar = None | bool | int | _Finite | str
 _Date = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 
-# The types are built, not written: mypy cannot follow them and need not.
-_level: Any = lambda inner, _: _Scalar | list[inner] | dict[str, inner]  # noqa: E731
-_Map: Any = dict[str, reduce(_level, range(_TYPED_LEVELS - 1), _Scalar)]
-_decode = msgspec.msgpack.Decoder(list[_Map | tuple[_Date, _Map]]).decode
+
+def _map_type() -> Any:
+    inner: Any = _Scalar
+    for _ in range(_TYPED_LEVELS - 1):
+        inner = _Scalar | list[inner] | dict[str, inner]
+    return dict[str, inner]
+
+
+_Map = _map_type()
+_decode = msgspec.msgpack.Decoder(list[_Map | tuple[_Date, _Map]]).decode  # type: ignore[valid-type]
 _encode = msgspec.msgpack.Encoder().encode
 _split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
@@ -131,13 +136,12 @@ class Validator:
 
     def _slow(self, frame: bytes, now: int) -> Admitted:
         admitted = Admitted([[] for _ in self._getters], accepted=[0], refusals=[[]])
+        parts, broken = [frame], None
         if not frame:
-            elements, broken = [], "an empty frame"
+            parts, broken = [], "an empty frame"
         elif _is_array(frame[0]):
-            elements, broken = wire.split_array(frame, MAX_FRAME_EVENTS)
-        else:
-            elements, broken = [frame], None
-        for position, data in enumerate(elements):
+            parts, broken = wire.split_array(frame, MAX_FRAME_EVENTS)
+        for position, data in enumerate(parts):
             try:
                 date, event, body = _element(data, now, _is_array(frame[0]))
             except Error as error:
@@ -148,8 +152,8 @@ class Validator:
             for column, values in zip(admitted.columns, self._columns([event]), strict=True):
                 column += values
         if broken is not None:
-            rest = _content(frame)[0][sum(map(len, elements)) :]
-            admitted.refusals[0].append(Refusal(len(elements), EventError(broken), rest))
+            rest = _content(frame)[0][sum(map(len, parts)) :]
+            admitted.refusals[0].append(Refusal(len(parts), EventError(broken), rest))
         admitted.accepted[0] = len(admitted.bodies)
         return admitted
 
@@ -159,6 +163,11 @@ class Validator:
             found = map(find, events)
             columns.append([v if _is_plain(v) else index_value(v) for v in found])  # type: ignore[misc]
         return columns
+
+
+def elements(frame: bytes) -> int | None:
+    """How many elements a frame says that it has; None if it is no array."""
+    return _content(frame)[1] if frame and _is_array(frame[0]) else None
 
 
 def _is_plain(value: object) -> bool:

@@ -1,0 +1,117 @@
+"""What the I/O thread hands to the writer: a queue that is bounded in bytes."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from zstream.errors import Error
+
+#: What an item costs beside its frames, so that tiny messages are bounded too.
+_ITEM_BYTES: Final = 100
+
+
+class Numbered(NamedTuple):
+    """A numbered batch, as it came."""
+
+    header: bytes
+    frame: bytes
+
+
+class Call(NamedTuple):
+    """An insert that wants its ids: all of the frame or nothing."""
+
+    frame: bytes
+    reply: Callable[[Sequence[int] | Error], None]
+
+
+class Malformed(NamedTuple):
+    """A message that is no insert at all."""
+
+    frame: bytes
+    error: Error
+
+
+class Subscription(NamedTuple):
+    """A topic that somebody subscribed to, or that the last follower left."""
+
+    topic: bytes
+    on: bool
+
+
+#: Bytes are one raw frame, fire and forget: the most frequent item is the cheapest.
+Item = bytes | Numbered | Call | Malformed | Subscription
+
+
+class Inbox:
+    """A queue from the I/O thread (and the query threads) to the writer.
+
+    Args:
+        limit_bytes: ``full`` is set while more than this waits. Nobody is blocked or turned
+            away: who fills it looks at ``full`` and stops reading its socket.
+        on_room: Called by the writer's thread when ``full`` is over.
+    """
+
+    def __init__(self, limit_bytes: int, on_room: Callable[[], None]) -> None:
+        self._limit = limit_bytes
+        self._on_room = on_room
+        self._items: deque[tuple[Item, int]] = deque()
+        self._ready = threading.Condition()
+        self._closed = False
+        self.bytes = 0
+        self.full = False
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Append items, in their order."""
+        sized = [(item, _size(item)) for item in items]
+        total = sum(size for _, size in sized)
+        with self._ready:
+            self._items += sized
+            self.bytes += total
+            self.full = self.bytes > self._limit
+            self._ready.notify()
+
+    def take(self, most: int, most_bytes: int, timeout_s: float | None) -> list[Item] | None:
+        """Take what waits, waiting for it if there is nothing.
+
+        Returns:
+            At most so many items and about so many bytes; empty after the timeout; None when
+            the inbox is closed and empty.
+        """
+        with self._ready:
+            if not self._items and not self._closed:
+                self._ready.wait(timeout_s)
+            if not self._items and self._closed:
+                return None
+            taken: list[Item] = []
+            total = 0
+            items = self._items
+            while items and len(taken) < most and total < most_bytes:
+                item, size = items.popleft()
+                taken.append(item)
+                total += size
+            self.bytes -= total
+            room = self.full and self.bytes <= self._limit // 2
+            if room:
+                self.full = False
+        if room:
+            self._on_room()
+        return taken
+
+    def close(self) -> None:
+        """Say that nothing more will come; what waits can still be taken."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify()
+
+
+def _size(item: Item) -> int:
+    if isinstance(item, bytes):
+        size = len(item)
+    elif isinstance(item, Subscription):
+        size = len(item.topic)
+    elif isinstance(item, Numbered):
+        size = len(item.header) + len(item.frame)
+    else:
+        size = len(item.frame)
+    return size + _ITEM_BYTES

@@ -1,0 +1,217 @@
+"""What can be asked of the daemon: each operation reads its fields and makes its reply."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zstream import wire
+from zstream.backends.base import Backend, Head, Position, Producer, Query
+from zstream.cursor import Cursor, Token, parse_cursor, parse_token
+from zstream.errors import BadRequest, CursorLost, Error, TooLarge, Trimmed, Unavailable
+from zstream.keys import Filter, normalize
+from zstream.limits import MAX_END, MAX_INTEGER, PAGE_EVENTS
+from zstreamd.inbox import Call, Inbox
+from zstreamd.writer import Writer
+
+
+@dataclass(slots=True)
+class Reply:
+    """The fields of a good reply; ``packed`` are values that are msgpack already."""
+
+    fields: dict[str, Any]
+    packed: dict[str, bytes] = field(default_factory=dict)
+
+
+class Operations:
+    """The operations of one daemon. Any thread may call them.
+
+    Args:
+        backend: The store, open.
+        head: What it said when it was opened.
+        writer, inbox: Where inserts go, and who knows what was committed.
+        about: The rest of ``info``.
+    """
+
+    def __init__(
+        self, backend: Backend, head: Head, writer: Writer, inbox: Inbox,
+        about: Callable[[], Mapping[str, Any]],
+    ) -> None:  # fmt: skip
+        self._backend, self._opened, self._writer, self._inbox = backend, head, writer, inbox
+        self._about = about
+        self._runs = dict(head.runs)
+        self._table: dict[str, Callable[[dict[str, Any]], Reply]] = {
+            "ping": self._ping,
+            "info": self._info,
+            "items": self._items,
+            "replay": self._replay,
+            "count": self._count,
+            "watermark": self._watermark,
+        }
+
+    def run(self, op: str, request: dict[str, Any]) -> Reply:
+        """Run an operation; an Error says what is wrong with the request."""
+        method = self._table.get(op)
+        if method is None:
+            known = ", ".join([*self._table, "insert"])
+            raise BadRequest(f"unknown op {op[:60]!r}; known are: {known}")
+        return self._complete(method(request))
+
+    def insert(self, frame: bytes, done: Callable[[Reply | Error], None]) -> None:
+        """Hand events to the writer; ``done`` is called once they are on disk, or refused."""
+
+        def reply(ids: Sequence[int] | Error) -> None:
+            done(ids if isinstance(ids, Error) else self._complete(Reply({"ids": list(ids)})))
+
+        if not frame:
+            raise BadRequest("insert wants 'events', an array")
+        if self._writer.down is not None:
+            raise Unavailable(f"the store cannot be written: {self._writer.down}")
+        self._inbox.put([Call(frame, reply)])
+
+    def _complete(self, reply: Reply) -> Reply:
+        reply.fields.setdefault("head", self._writer.head)
+        reply.fields["run"] = self._opened.run
+        return reply
+
+    # ------------------------------------------------------------ operations
+
+    def _ping(self, request: dict[str, Any]) -> Reply:
+        about = self._about()
+        return Reply({"version": about["version"], "protocol": wire.VERSION})
+
+    def _info(self, request: dict[str, Any]) -> Reply:
+        writer, counters = self._writer, self._writer.counters
+        stats = self._backend.stats()
+        fields = {
+            "protocol": wire.VERSION,
+            "keys": list(self._opened.keys),
+            "node": self._opened.node,
+            "floor": self._opened.floor,
+            "events": stats.events,
+            "size_bytes": stats.size_bytes,
+            "received": counters.received,
+            "stored": counters.stored,
+            "refused": counters.refused,
+            "duplicates": counters.duplicates,
+            "nacked": counters.nacked,
+            "unindexed": dict(zip(self._opened.keys, counters.unindexed, strict=True)),
+            "queue_bytes": self._inbox.bytes,
+            "commits": counters.commits,
+            "commit_us": counters.commit_us,
+            "filters": writer.followers.filters,
+            "followers": writer.followers.filters + writer.followers.confirmed,
+            "producers": len(writer.producers.stored),
+            "down": None if writer.down is None else str(writer.down),
+            **self._about(),
+        }
+        return Reply(fields)
+
+    def _items(self, request: dict[str, Any]) -> Reply:
+        start = _integer(request, "start", 0, 0, MAX_END)
+        limit = _integer(request, "limit", 20, 1, PAGE_EVENTS)
+        if start + limit > MAX_END:
+            raise TooLarge(f"start + limit is {start + limit}; beyond {MAX_END} walk with 'before'")
+        token = self._token(request.get("before"))
+        page = self._backend.items(Query(
+            filter=self._filter(request),
+            since=_optional(request, "since"),
+            until=_optional(request, "until"),
+            before=Position(token.ts, token.id) if token else None,
+            head=token.head if token else None,
+            offset=start,
+            limit=limit,
+        ))  # fmt: skip
+        next_token = None
+        if page.next is not None:
+            head = token.head if token else page.head
+            next_token = str(Token(self._opened.run, page.next.ts, page.next.id, head))
+        return Reply(
+            {"next": next_token, "skipped": page.skipped, "head": page.head},
+            {"events": wire.pack_entries(page.ids, page.ts, page.bodies)},
+        )
+
+    def _replay(self, request: dict[str, Any]) -> Reply:
+        query = Query(
+            filter=self._filter(request),
+            limit=_integer(request, "limit", PAGE_EVENTS, 1, PAGE_EVENTS),
+        )
+        replay = self._backend.replay(query, self._after(request))
+        return Reply(
+            {"upto": replay.upto, "head": replay.head},
+            {"events": wire.pack_entries(replay.ids, replay.ts, replay.bodies)},
+        )
+
+    def _count(self, request: dict[str, Any]) -> Reply:
+        query = Query(
+            filter=self._filter(request),
+            since=_optional(request, "since"),
+            until=_optional(request, "until"),
+        )
+        return Reply({"count": self._backend.count(query)})
+
+    def _watermark(self, request: dict[str, Any]) -> Reply:
+        id = request.get("producer")
+        if not isinstance(id, bytes) or len(id) != 16:
+            raise BadRequest("watermark wants 'producer', 16 bytes")
+        row = self._writer.producers.stored.get(id, Producer(id, 0, 0, 0, b"\x90", 0))
+        return Reply(
+            {"epoch": row.epoch, "last": row.last, "refused": row.refused},
+            {"refusals": row.refusals},
+        )
+
+    # ------------------------------------------------------------ fields
+
+    def _filter(self, request: dict[str, Any]) -> Filter:
+        return normalize(request.get("filter", {}), self._opened.keys)
+
+    def _token(self, text: object) -> Token | None:
+        if text is None:
+            return None
+        token = parse_token(text)
+        self._check_run(token.run, token.head, "the page token")
+        return token
+
+    def _after(self, request: dict[str, Any]) -> int:
+        after, run = request.get("after", 0), request.get("run")
+        if request.get("since") is not None:
+            if "after" in request:
+                raise BadRequest("replay takes 'after' or 'since', not both")
+            return self._backend.arrived(_integer(request, "since", 0, 0, MAX_INTEGER))
+        if isinstance(after, str):
+            cursor: Cursor = parse_cursor(after)
+            if cursor.ids.keys() != {self._opened.node}:
+                raise CursorLost("the cursor is of other nodes than this one")
+            run, id = cursor.run, cursor.ids[self._opened.node]
+        else:
+            id = _integer(request, "after", 0, 0, MAX_INTEGER)
+        if run is not None:
+            self._check_run(_integer({"run": run}, "run", 0, 0, MAX_INTEGER), id, "the cursor")
+        else:
+            self._check_run(self._opened.run, id, "the id")
+        if 0 < id < self._opened.floor:
+            raise Trimmed(f"events up to {self._opened.floor} were trimmed; the cursor is at {id}")
+        return id
+
+    def _check_run(self, run: int, id: int, what: str) -> None:
+        if run == self._opened.run:
+            last = self._writer.head
+        elif run in self._runs:
+            last = self._runs[run]
+        else:
+            raise CursorLost(f"{what} is of another store, or of a life of this one that was lost")
+        if id > last and run == self._opened.run:
+            # A reader may have seen a commit that the writer is just about to speak of.
+            last = self._backend.last_id()
+        if id > last:
+            raise CursorLost(f"{what} is at {id}, but its run of the store ended at {last}")
+
+
+def _integer(request: Mapping[str, Any], name: str, default: int, low: int, high: int) -> int:
+    value = request.get(name, default)
+    if type(value) is not int or not low <= value <= high:
+        raise BadRequest(f"{name!r} is an integer from {low} to {high}")
+    return value
+
+
+def _optional(request: Mapping[str, Any], name: str) -> int | None:
+    return None if request.get(name) is None else _integer(request, name, 0, 0, MAX_INTEGER)

@@ -1,0 +1,304 @@
+"""The I/O thread: it owns every socket, never decodes an event, and carries what others made.
+
+Per turn: subscriptions first, then what the writer and the query threads have to say, then
+requests, then inserts; each drained without blocking and bounded.
+"""
+
+import gc
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+import zmq
+
+from zstream import __version__, wire
+from zstream.backends import open_backend
+from zstream.backends.base import Backend, Head
+from zstream.endpoints import Endpoints, derive
+from zstream.errors import BadRequest, Busy, DecodeError
+from zstreamd.inbox import Inbox, Item, Malformed, Numbered, Subscription
+from zstreamd.operations import Operations
+from zstreamd.outbox import Message, Outbox
+from zstreamd.query import QueryPool, Request
+from zstreamd.rejects import Rejects
+from zstreamd.settings import Settings
+from zstreamd.sockets import Sockets
+from zstreamd.writer import Counters, Writer
+
+#: What one turn takes from a socket at the most.
+_TURN_INSERTS: Final = 256
+_TURN_BYTES: Final = 8 << 20
+_TURN_REQUESTS: Final = 64
+#: Requests under way: of one peer, of all, and their bytes.
+_PEER_REQUESTS: Final = 16
+_MOST_REQUESTS: Final = 1_024
+_MOST_REQUEST_BYTES: Final = 64 << 20
+#: Frames of an envelope: peers behind proxies add one each.
+_MOST_ENVELOPE: Final = 16
+#: Seconds for the last bounded drain of the insert socket, and for queries to end, at the stop.
+_LAST_DRAIN_S: Final = 0.1
+_QUERIES_END_S: Final = 5.0
+
+
+class Server:
+    """One daemon: its store, its sockets, its threads.
+
+    Args:
+        settings: As checked; nothing is opened yet.
+
+    Attributes:
+        endpoints: Where it really listens, once open.
+        head: What the store said when it was opened.
+    """
+
+    endpoints: Endpoints
+    head: Head
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._backend: Backend | None = None
+        self._sockets: Sockets | None = None
+        self._outbox = Outbox(settings.publish_bytes)
+        self._inbox = Inbox(settings.queue_bytes, self._outbox.ring)
+        self._stop_reader, self._stop_writer = os.pipe()
+        os.set_blocking(self._stop_writer, False)
+        self._peers: Counter[bytes] = Counter()
+        self._requests = self._request_bytes = 0
+        self._started = time.time_ns() // 1000
+
+    @property
+    def counters(self) -> Counters:
+        """What was received, stored and refused since the start."""
+        return self._writer.counters
+
+    def open(self) -> None:
+        """Open the store and listen.
+
+        Raises:
+            ConfigError, EndpointTaken, StoreLocked, StoreMismatch, BackendError: As they say.
+        """
+        settings = self._settings
+        backend = open_backend(settings.store)
+        self.head = backend.open(settings.keys)
+        self._backend = backend
+        self._sockets = Sockets()
+        wanted = derive(settings.listen, settings.insert, settings.publish, bind=True)
+        self._sockets.bind(wanted)
+        self.endpoints = self._sockets.endpoints
+        self._writer = Writer(
+            backend, self.head, self._inbox, self._outbox, Rejects(_reject_path(settings)),
+            commit_events=settings.commit_events, max_filters=settings.max_filters,
+            on_end=self.stop,
+        )  # fmt: skip
+        operations = Operations(backend, self.head, self._writer, self._inbox, self._about)
+        self._pool = QueryPool(operations, settings.query_threads)
+
+    def run(self) -> None:
+        """Serve until ``stop`` is called.
+
+        Raises:
+            BackendError: The store was lost for good; what waited could not be stored.
+        """
+        # The GIL's switch interval is what a query waits for beside a busy writer.
+        sys.setswitchinterval(0.0005)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        self._writer.start()
+        self._pool.start()
+        try:
+            self._serve()
+        finally:
+            self._finish()
+        if self._writer.failure is not None:
+            raise self._writer.failure
+
+    def stop(self) -> None:
+        """End ``run``; from a signal handler or any thread, any number of times."""
+        try:
+            os.write(self._stop_writer, b"!")
+        except (BlockingIOError, OSError):
+            return  # it was told often enough, or it is closed
+
+    def close(self) -> None:
+        """Close sockets and store; a second time does nothing."""
+        if self._sockets is not None:
+            self._sockets.close()
+            self._sockets = None
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+
+    def _about(self) -> Mapping[str, Any]:
+        now = time.time_ns() // 1000
+        return {
+            "version": __version__,
+            "store": self._backend.name if self._backend else "",
+            "endpoints": self.endpoints._asdict(),
+            "started": self._started,
+            "uptime_s": (now - self._started) / 1e6,
+            "drops": self._outbox.dropped,
+        }
+
+    # ------------------------------------------------------------ the loop
+
+    def _serve(self) -> None:
+        sockets = self._sockets
+        assert sockets is not None
+        poller = zmq.Poller()
+        for readable in (self._stop_reader, self._outbox.fileno(), sockets.publish):
+            poller.register(readable, zmq.POLLIN)
+        reads_inserts = reads_queries = False
+        while True:
+            if reads_inserts is self._inbox.full:  # back-pressure goes on or off
+                reads_inserts = not reads_inserts
+                poller.modify(sockets.insert, zmq.POLLIN if reads_inserts else 0)
+            if reads_queries is self._is_crowded():
+                reads_queries = not reads_queries
+                poller.modify(sockets.query, zmq.POLLIN if reads_queries else 0)
+            ready = dict(poller.poll())
+            if self._stop_reader in ready:
+                return
+            if sockets.publish in ready:
+                self._take_subscriptions(sockets.publish)
+            if self._outbox.fileno() in ready:
+                self._send()
+            if sockets.query in ready:
+                self._take_requests(sockets.query)
+            if sockets.insert in ready:
+                self._take_inserts(sockets.insert)
+
+    def _take_subscriptions(self, socket: "zmq.Socket[bytes]") -> None:
+        taken: list[Item] = []
+        for _ in range(_TURN_INSERTS):
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            frame = frames[0]
+            if len(frames) == 1 and frame[:1] in (b"\0", b"\1"):
+                taken.append(Subscription(frame[1:], frame[:1] == b"\1"))
+        self._inbox.put(taken)
+
+    def _take_inserts(self, socket: "zmq.Socket[bytes]") -> None:
+        taken: list[Item] = []
+        receive, more, again = socket.recv, socket.getsockopt, zmq.RCVMORE
+        size = 0
+        try:
+            for _ in range(_TURN_INSERTS):
+                frame = receive(zmq.NOBLOCK)
+                size += len(frame)
+                taken.append(_multipart(socket, frame) if more(again) else frame)
+                if size > _TURN_BYTES:
+                    break
+        except zmq.Again:
+            pass
+        self._inbox.put(taken)
+
+    def _take_requests(self, socket: "zmq.Socket[bytes]") -> None:
+        for _ in range(_TURN_REQUESTS):
+            if self._is_crowded():
+                return
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._submit(frames)
+
+    def _submit(self, frames: list[bytes]) -> None:
+        if b"" not in frames[1 : _MOST_ENVELOPE + 1]:
+            error = BadRequest("an empty frame belongs before the request")
+            self._reply([frames[0], b"", wire.encode_error(error)])
+            return
+        place = frames.index(b"", 1) + 1
+        envelope, payload = frames[:place], frames[place:]
+        if len(payload) != 1:
+            error = BadRequest(f"a request is one frame, not {len(payload)}")
+            self._reply([*envelope, wire.encode_error(error)])
+            return
+        peer = frames[0]
+        if self._peers[peer] >= _PEER_REQUESTS:
+            busy = Busy(f"{_PEER_REQUESTS} requests of yours are under way", retry_s=0.1)
+            self._reply([*envelope, wire.encode_error(busy, _request_id(payload[0]))])
+            return
+        self._peers[peer] += 1
+        self._requests += 1
+        self._request_bytes += len(payload[0])
+        size = len(payload[0])
+
+        def answer(reply: bytes) -> None:
+            self._outbox.reply([*envelope, reply], size)
+
+        self._pool.submit(Request(payload[0], answer, time.monotonic()))
+
+    def _is_crowded(self) -> bool:
+        return self._requests >= _MOST_REQUESTS or self._request_bytes >= _MOST_REQUEST_BYTES
+
+    def _send(self) -> None:
+        replies, publications = self._outbox.take()
+        for reply, request_bytes in replies:
+            self._requests -= 1
+            self._request_bytes -= request_bytes
+            self._peers[reply[0]] -= 1
+            if not self._peers[reply[0]]:
+                del self._peers[reply[0]]
+            self._reply(reply)
+        assert self._sockets is not None
+        send = self._sockets.publish.send_multipart
+        for message in publications:
+            send(message, zmq.NOBLOCK, copy=True)
+
+    def _reply(self, message: Message) -> None:
+        assert self._sockets is not None
+        try:
+            self._sockets.query.send_multipart(message, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            # The peer has gone, or takes no answers; there is nobody to tell.
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+
+    # ------------------------------------------------------------ the end
+
+    def _finish(self) -> None:
+        """Commit what was read, answer, publish; then end the threads."""
+        assert self._sockets is not None
+        until = time.monotonic() + _LAST_DRAIN_S
+        while time.monotonic() < until and self._sockets.insert.poll(0):
+            self._take_inserts(self._sockets.insert)
+        self._pool.stop(_QUERIES_END_S)
+        self._writer.stop()
+        while self._writer.is_alive():
+            self._writer.join(0.02)
+            self._send()
+        self._send()
+
+
+def _multipart(socket: "zmq.Socket[bytes]", first: bytes) -> Item:
+    frames = [first]
+    while socket.getsockopt(zmq.RCVMORE):
+        frame = socket.recv(zmq.NOBLOCK)
+        if len(frames) < 3:
+            frames.append(frame)
+    if len(frames) == 2:
+        return Numbered(*frames)
+    error = DecodeError("an insert is one frame, or the two of a numbered batch; these are more")
+    return Malformed(b"".join(frames), error)
+
+
+def _request_id(payload: bytes) -> object:
+    try:
+        request = wire.unpack(payload)
+    except DecodeError:
+        return None
+    id = request.get("id") if isinstance(request, dict) else None
+    return id if isinstance(id, int | str | bytes) else None
+
+
+def _reject_path(settings: Settings) -> str | None:
+    if settings.rejects is not None:
+        return str(settings.rejects)
+    scheme, _, path = settings.store.partition(":///")
+    return f"{path}-rejects.jsonl" if scheme == "sqlite" and path else None

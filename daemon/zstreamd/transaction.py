@@ -1,0 +1,149 @@
+"""One transaction in the making: what waits in the inbox becomes a batch and its consequences."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+from zlib import crc32
+
+from zstream import wire
+from zstream.backends.base import Batch
+from zstream.errors import DecodeError, Error, EventError, VersionMismatch
+from zstreamd.inbox import Call, Item, Malformed, Numbered, Subscription
+from zstreamd.producers import Producers
+from zstreamd.rejects import Rejects
+from zstreamd.validate import Admitted, Refusal, Validator, elements
+
+#: Frames that are decoded at once: so long does no other thread get the GIL.
+_CHUNK_BYTES: Final = 256 << 10
+_CHUNK_FRAMES: Final = 1_000
+
+Reply = Callable[[Sequence[int] | Error], None]
+
+
+class Transaction:
+    """Collects items, in their order, into one batch.
+
+    Attributes:
+        subscriptions: To be taken after the commit, in their order.
+        calls: Who waits for the ids of which events, by place in the batch.
+        answers: Who is told of an error.
+        confirm: Producers whose last batch is to be confirmed.
+        nacks: Producers whose batch was not taken: id, code, text.
+        received, refused, duplicates, nacked: Events, counted as the daemon counts them.
+    """
+
+    def __init__(self, validator: Validator, producers: Producers, rejects: Rejects, now: int):
+        self._validator, self._producers, self._rejects = validator, producers, rejects
+        self._now = now
+        self._admitted = validator.admit([], now)
+        self._raw: list[bytes] = []
+        self._raw_bytes = 0
+        self.subscriptions: list[Subscription] = []
+        self.calls: list[tuple[Reply, int, int]] = []
+        self.answers: list[tuple[Reply, Error]] = []
+        self.confirm: set[bytes] = set()
+        self.nacks: list[tuple[bytes, str, str]] = []
+        self.received = self.refused = self.duplicates = self.nacked = 0
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Take items."""
+        for item in items:
+            if type(item) is bytes:
+                self._raw.append(item)
+                self._raw_bytes += len(item)
+                if self._raw_bytes > _CHUNK_BYTES or len(self._raw) >= _CHUNK_FRAMES:
+                    self._admit_raw()
+                continue
+            self._admit_raw()
+            if isinstance(item, Numbered):
+                self._numbered(item)
+            elif isinstance(item, Call):
+                self._call(item)
+            elif isinstance(item, Subscription):
+                self.subscriptions.append(item)
+            elif isinstance(item, Malformed):
+                self._reject(item.error, item.frame)
+        self._admit_raw()
+
+    def batch(self, first: int, arrival: int) -> Batch:
+        """The batch, numbered from ``first``; what has no date gets the arrival."""
+        admitted = self._admitted
+        return Batch(
+            first=first,
+            ts=[arrival if date is None else date for date in admitted.dates],
+            bodies=admitted.bodies,
+            columns=admitted.columns,
+            arrival=arrival,
+            producers=self._producers.changes(),
+        )
+
+    def _admit_raw(self) -> None:
+        if self._raw:
+            admitted = self._validator.admit(self._raw, self._now)
+            self._raw, self._raw_bytes = [], 0
+            self._take(admitted)
+            self._keep(refusal for refusals in admitted.refusals for refusal in refusals)
+
+    def _numbered(self, item: Numbered) -> None:
+        try:
+            header = wire.decode_batch_header(item.header)
+        except (DecodeError, VersionMismatch) as error:
+            self._reject(error, item.header + item.frame)
+            return
+        count = elements(item.frame)
+        if count is None or count != header.size or crc32(item.frame) != header.crc32:
+            why = "its count or crc32 is not that of its events"
+            self._reject(DecodeError(f"a numbered batch: {why}"), item.header + item.frame)
+            self.nacks.append((header.producer, "bad_batch", why))
+            return
+        verdict = self._producers.judge(header, self._now)
+        if verdict == "next":
+            admitted = self._validator.admit([item.frame], self._now)
+            self._take(admitted)
+            self._producers.accept(header, admitted.refusals[0], self._now)
+            self.confirm.add(header.producer)
+        elif verdict == "again":
+            self.duplicates += count
+            self.confirm.add(header.producer)
+        else:
+            self.nacked += count
+            last = self._producers.get(header.producer).last
+            text = (
+                f"batch {header.n} came, {last + 1} is next"
+                if verdict == "gap"
+                else f"epoch {header.epoch} is fenced by a higher one"
+            )
+            self.nacks.append((header.producer, verdict, text))
+
+    def _call(self, item: Call) -> None:
+        if elements(item.frame) is None:
+            self._refuse_call(item, 1, EventError("events: an array of events is wanted"))
+            return
+        admitted = self._validator.admit([item.frame], self._now)
+        refusals = admitted.refusals[0]
+        if refusals:
+            position, error, _ = refusals[0]
+            told = type(error)(f"event {position}: {error}; none was stored")
+            self._refuse_call(item, admitted.accepted[0] + len(refusals), told)
+            return
+        self.calls.append((item.reply, len(self._admitted.bodies), admitted.accepted[0]))
+        self._take(admitted)
+
+    def _refuse_call(self, item: Call, count: int, error: Error) -> None:
+        self.received += count
+        self.refused += count
+        self.answers.append((item.reply, error))
+
+    def _take(self, admitted: Admitted) -> None:
+        refused = sum(map(len, admitted.refusals))
+        self.received += len(admitted.bodies) + refused
+        self.refused += refused
+        self._admitted.extend(admitted)
+
+    def _reject(self, error: Error, data: bytes) -> None:
+        self.received += 1
+        self.refused += 1
+        self._rejects.keep(error, data)
+
+    def _keep(self, refusals: Iterable[Refusal]) -> None:
+        for refusal in refusals:
+            self._rejects.keep(refusal.error, refusal.data)
