@@ -34,7 +34,7 @@ class Transaction:
     def __init__(self, validator: Validator, producers: Producers, rejects: Rejects, now: int):
         self._validator, self._producers, self._rejects = validator, producers, rejects
         self._now = now
-        self._admitted = validator.admit([], now)
+        self._admitted = validator.nothing()
         self._raw: list[bytes] = []
         self._raw_bytes = 0
         self.subscriptions: list[Subscription] = []

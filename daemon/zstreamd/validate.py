@@ -93,6 +93,10 @@ class Validator:
     def __init__(self, keys: Sequence[str]) -> None:
         self._getters = [getter(key) for key in keys]
 
+    def nothing(self) -> Admitted:
+        """Nothing yet: what others can be put behind."""
+        return Admitted([[] for _ in self._getters])
+
     def admit(self, frames: Sequence[bytes], now: int) -> Admitted:
         """Validate frames, each one event (a map) or an array of elements.
 
@@ -103,7 +107,7 @@ class Validator:
         """
         admitted = self._fast(frames, now)
         if admitted is None:
-            admitted = Admitted([[] for _ in self._getters])
+            admitted = self.nothing()
             for frame in frames:
                 admitted.extend(self._fast([frame], now) or self._slow(frame, now))
         return admitted
@@ -114,7 +118,7 @@ class Validator:
             content, count = _content(frame)
             contents.append(content)
             counts.append(count)
-        if max(counts) > MAX_FRAME_EVENTS:
+        if max(counts, default=0) > MAX_FRAME_EVENTS:
             return None
         joined = b"".join((wire.array_header(sum(counts)), *contents))
         try:
