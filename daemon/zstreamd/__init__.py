@@ -1,1 +1,1 @@
-"""."""
+"""The zstream daemon. Its public face is the command ``zstreamd``."""

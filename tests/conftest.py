@@ -1,0 +1,85 @@
+"""What every test may use."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import zmq
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+# In CI the same examples each time: a red run can be repeated, and a green one is not luck. At
+# home new ones each time; what fails is kept in .hypothesis and tried first.
+settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, database=None)
+settings.register_profile("home", max_examples=50, deadline=None)
+settings.register_profile("thorough", max_examples=5_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if CI else "home"))
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real events and test vectors, which is no part of the repository."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data is not here: ../shared/data does not exist")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str], NoReturn]:
+    """What a test calls when a server or program that it needs is not there.
+
+    At home the test is skipped. In CI it fails, because there a skip would hide that the test
+    has not run for months.
+    """
+
+    def give_up(what: str) -> NoReturn:
+        if CI:
+            pytest.fail(f"{what} is missing, and in CI it must not be", pytrace=False)
+        pytest.skip(f"{what} is missing")
+
+    return give_up
+
+
+@pytest.fixture
+def zmq_context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    """A context of its own whose sockets never linger and whose end is checked."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.linger = 0
+    yield context
+    # destroy() would wait for ever for a socket that another thread still uses.
+    end = threading.Thread(target=context.destroy, kwargs={"linger": 0}, daemon=True)
+    end.start()
+    end.join(10)
+    if end.is_alive():
+        pytest.fail("a socket of this test is still in use by another thread")
+
+
+@pytest.fixture
+def zmq_socket(
+    zmq_context: zmq.Context[zmq.Socket[bytes]],
+) -> Callable[[int, str], zmq.Socket[bytes]]:
+    """Make a connected socket: ``zmq_socket(zmq.REQ, endpoint)``.
+
+    It gives up after 10 s of waiting with ``zmq.Again``.
+    """
+
+    def connect(kind: int, endpoint: str) -> zmq.Socket[bytes]:
+        socket = zmq_context.socket(kind)
+        socket.linger = 0
+        socket.rcvtimeo = socket.sndtimeo = 10_000
+        socket.connect(endpoint)
+        return socket
+
+    return connect
