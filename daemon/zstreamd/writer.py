@@ -13,7 +13,7 @@ from typing import Final
 
 from zstream import times
 from zstream.backends.base import Backend, Batch, Head
-from zstream.errors import BackendError, BackendUnavailable
+from zstream.errors import BackendError, BackendUnavailable, Unavailable
 from zstreamd.follow import Followers
 from zstreamd.inbox import Inbox, Item
 from zstreamd.outbox import Outbox
@@ -69,8 +69,8 @@ class Writer(threading.Thread):
     Attributes:
         head: The last id committed.
         down: Why the store cannot be written just now, or None.
-        failure: Why the thread gave up, or None.
-        lost: Messages that were read and could be neither stored nor refused.
+        failure: Why the thread gave up, or None. What it had received by then and could
+            neither store nor refuse is the difference between the counters.
     """
 
     def __init__(
@@ -92,7 +92,6 @@ class Writer(threading.Thread):
         self.head = head.id
         self.down: BackendError | None = None
         self.failure: Exception | None = None
-        self.lost = 0
 
     def stop(self) -> None:
         """Finish what was put into the inbox, then end."""
@@ -110,6 +109,7 @@ class Writer(threading.Thread):
         except BackendError as error:
             _log.error("the store is lost: %s", error)
             self.failure = error
+            self._abandon()
         except Exception as error:  # noqa: BLE001 - a defect must end the daemon, not leave it deaf
             _log.exception("the writer failed")
             self.failure = error
@@ -130,9 +130,11 @@ class Writer(threading.Thread):
             try:
                 self._append(batch)
             except BackendError:
-                self.lost += len(items)
+                self._give_up(transaction)
                 raise
-        self._count(transaction, batch)
+        self._count(transaction, len(batch.bodies))
+        for place, column in enumerate(batch.columns):
+            self.counters.unindexed[place] += column.count(None)
         self._tell(transaction, batch)
 
     def _append(self, batch: Batch) -> None:
@@ -163,15 +165,27 @@ class Writer(threading.Thread):
         """After a failure whose outcome is unknown: tell whether the batch is there."""
         return bool(batch.bodies) and self._backend.last_id() >= batch.first
 
-    def _count(self, transaction: Transaction, batch: Batch) -> None:
+    def _count(self, transaction: Transaction, stored: int) -> None:
         counters = self.counters
         counters.received += transaction.received
-        counters.stored += len(batch.bodies)
+        counters.stored += stored
         counters.refused += transaction.refused
         counters.duplicates += transaction.duplicates
         counters.nacked += transaction.nacked
-        for place, column in enumerate(batch.columns):
-            counters.unindexed[place] += column.count(None)
+
+    def _give_up(self, transaction: Transaction) -> None:
+        self._count(transaction, 0)
+        for reply, _, _ in transaction.calls:
+            reply(Unavailable(f"the store is lost: {self.failure or self.down}"))
+        for reply, error in transaction.answers:
+            reply(error)
+
+    def _abandon(self) -> None:
+        """The store is lost: count what waits, and answer who waits."""
+        while items := self._inbox.take(self._commit_events, _COMMIT_BYTES, 0):
+            transaction = Transaction(self._validator, self.producers, self._rejects, self._arrival)
+            transaction.add(items)
+            self._give_up(transaction)
 
     def _tell(self, transaction: Transaction, batch: Batch) -> None:
         now_s, ts = time.monotonic(), times.now()
