@@ -12,6 +12,8 @@ MAX_TEXT_BYTES: Final = 255
 MAX_LIST_VALUES: Final = 64
 #: Values of one key in a filter.
 MAX_FILTER_VALUES: Final = 10_000
+#: The keys of a new store for which none are named.
+DEFAULT_KEYS: Final = ("kind", "user", "repo")
 #: Declared keys of one store.
 MAX_KEYS: Final = 64
 #: ``end`` of an ``items`` query; beyond it a walk goes by page token.
