@@ -1,0 +1,227 @@
+"""Where callers leave packed events, and where they wait for what became of them.
+
+Any thread puts; the link's thread takes, and tells how far it came. Nothing here does I/O.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+from zstream.errors import BufferFull, Closed, FlushError, Refused
+from zstream.lane import ELEMENT_OVERHEAD, Refusal
+
+OnFull = Literal["drop", "block", "raise"]
+
+#: Refusals that the next flush can tell of.
+_KEPT_REFUSALS: Final = 100
+
+_log = logging.getLogger("zstream")
+
+
+class Progress(NamedTuple):
+    """What became of the events, counted from the first; see `zstream.lane.Lane`."""
+
+    settled: int = 0
+    released: int = 0
+    sent: int = 0
+    stored: int = 0
+    refused: int = 0
+    lost: int = 0
+
+
+class Outbox:
+    """A buffer bounded in bytes, and the conditions to wait for.
+
+    Args:
+        limit: Bytes of events, `ELEMENT_OVERHEAD` included, that are neither stored nor lost.
+            One event is taken however large.
+        on_full: What ``put`` does beyond it.
+        raises_refused: Whether ``flush`` tells of refused events.
+        wake: Called, without the lock, when the link's thread sleeps and has something to do.
+
+    Attributes:
+        dropped: Events that were dropped because the buffer was full.
+        progress: What the link's thread told last.
+    """
+
+    def __init__(
+        self, limit: int, on_full: OnFull, raises_refused: bool, wake: Callable[[], None]
+    ) -> None:
+        self._limit = limit
+        self._on_full = on_full
+        self._raises_refused = raises_refused
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._elements: list[bytes] = []
+        self._bytes = self._accepted = 0
+        self._asleep = True
+        self._closed = self._connected = False
+        self._refusals: list[Refusal] = []
+        self._told = Progress()
+        self._told_dropped = 0
+        self.dropped = 0
+        self.progress = Progress()
+
+    @property
+    def unsettled(self) -> int:
+        """Events whose fate is not known."""
+        return self._accepted - self.progress.settled
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the events whose fate is not known, `ELEMENT_OVERHEAD` included."""
+        return self._bytes
+
+    # ------------------------------------------------------------ any thread
+
+    def put(self, element: bytes, on_full: OnFull | None = None) -> None:
+        """Leave one packed element.
+
+        Raises:
+            BufferFull: There is no room, and that is to be raised.
+            Closed: Nothing is taken any more.
+        """
+        size = len(element) + ELEMENT_OVERHEAD
+        with self._lock:
+            if self._closed:
+                raise Closed("the client is closed")
+            if self._bytes + size <= self._limit or self._has_room(size, on_full or self._on_full):
+                self._bytes += size
+                self._accepted += 1
+                self._elements.append(element)
+                if not self._asleep:
+                    return
+                self._asleep = False
+                act = self._wake
+            else:
+                self.dropped += 1
+                if self.dropped > 1:
+                    return
+                act = self._warn
+        # Without the lock: a log handler may put events itself.
+        act()
+
+    def flush(self, timeout: float) -> None:
+        """Wait until the fate of all that was put before is known.
+
+        Raises:
+            FlushError: Some of it is not known to be on disk: not yet, or never.
+            Refused: The daemon refused some of it.
+        """
+        until = time.monotonic() + timeout
+        with self._changed:
+            told, told_dropped = self._told, self._told_dropped
+            mark = self._accepted
+            self._wait(lambda: self.progress.settled >= mark, until)
+            pending = max(0, mark - self.progress.settled)
+            lost, dropped = self.progress.lost - told.lost, self.dropped - told_dropped
+            refused = self.progress.refused - told.refused
+            if pending or lost or dropped:
+                self._told = self._told._replace(lost=self.progress.lost)
+                self._told_dropped = self.dropped
+                raise FlushError(
+                    _flush_message(pending, lost, dropped, timeout),
+                    pending=pending + lost + dropped,
+                )
+            if refused and self._raises_refused:
+                self._told = self._told._replace(refused=self.progress.refused)
+                refusals, self._refusals = tuple(self._refusals), []
+                raise refused_error(refused, refusals)
+
+    def drain(self, timeout: float, alone: float) -> int:
+        """Close, and wait for the fate of all that was put.
+
+        Args:
+            timeout: Seconds to wait at the most.
+            alone: Seconds to wait as long as nobody is connected.
+
+        Returns:
+            How many events are not known to be on disk, the lost ones that nobody was told of
+            included.
+        """
+        start = time.monotonic()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            while self.progress.settled < self._accepted:
+                until = start + (timeout if self._connected else alone)
+                if (left := until - time.monotonic()) <= 0:
+                    break
+                self._changed.wait(left)
+            lost, self._told = self.progress.lost - self._told.lost, self.progress
+            return self._accepted - self.progress.settled + lost
+
+    def _wait(self, is_done: Callable[[], bool], until: float) -> None:
+        while not is_done() and (left := until - time.monotonic()) > 0:
+            self._changed.wait(left)
+
+    def _has_room(self, size: int, on_full: OnFull) -> bool:
+        while self._bytes + size > self._limit and self._bytes:
+            if on_full == "drop":
+                return False
+            if on_full == "raise":
+                raise BufferFull(f"{self._bytes} bytes of events wait for the daemon already")
+            self._changed.wait()
+            if self._closed:
+                raise Closed("the client was closed while it waited for room")
+        return True
+
+    def _warn(self) -> None:
+        _log.warning(
+            "events are dropped: %d bytes of them wait for the daemon already (buffer_bytes);"
+            " stats() counts them", self._bytes,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ the link's thread
+
+    def take(self) -> list[bytes]:
+        """All that was put since the last call."""
+        if not self._elements:
+            return []
+        with self._lock:
+            taken, self._elements = self._elements, []
+            return taken
+
+    def sleep(self) -> bool:
+        """Ask to be woken by the next ``put``; False if there is something already."""
+        with self._lock:
+            self._asleep = not self._elements
+            return self._asleep
+
+    def wake_up(self) -> None:
+        """Ask not to be woken."""
+        self._asleep = False
+
+    def tell(self, progress: Progress, refusals: list[Refusal]) -> None:
+        """Say how far the events came."""
+        with self._changed:
+            self._bytes -= progress.released - self.progress.released
+            self.progress = progress
+            self._refusals = [*self._refusals, *refusals][-_KEPT_REFUSALS:]
+            self._changed.notify_all()
+
+    def tell_connected(self, connected: bool) -> None:
+        """Say whether somebody is there."""
+        with self._changed:
+            self._connected = connected
+            self._changed.notify_all()
+
+
+def refused_error(count: int, refusals: tuple[Refusal, ...]) -> Refused:
+    """Make the error that tells of refused events."""
+    why = f": {refusals[-1][3]}" if refusals else ""
+    return Refused(f"the daemon refused {count} of the events{why}", count=count, refusals=refusals)
+
+
+def _flush_message(pending: int, lost: int, dropped: int, timeout: float) -> str:
+    parts = []
+    if pending:
+        parts.append(f"{pending} events were not confirmed within {timeout:g} s")
+    if lost:
+        parts.append(f"{lost} were lost on the way to a daemon that went away")
+    if dropped:
+        parts.append(f"{dropped} were dropped because the buffer was full")
+    return "; ".join(parts)
