@@ -3,10 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from zstream.keys import Filter, Value
 from zstream.limits import PAGE_BYTES, PAGE_EVENTS
+
+#: The keys of a new store that was not told any.
+DEFAULT_KEYS: Final = ("kind", "user", "repo")
 
 
 class Producer(NamedTuple):
@@ -66,11 +69,14 @@ class Head:
 class Batch:
     """What one transaction appends: columns of equal length, and the producers it moves.
 
+    It may hold no event at all, to move producers only.
+
     Attributes:
         first: The id of the first event; the others follow without a gap.
         ts: The events' times.
         bodies: The events, packed; opaque to the store.
-        columns: For each key, in the store's order, each event's index value.
+        columns: For each key, in the store's order, each event's index value; a list is a
+            tuple of two or more distinct texts.
         arrival: When the batch arrived, in microseconds since 1970 UTC; never runs backwards.
         producers: Their new rows, written in the same transaction.
     """
@@ -81,6 +87,21 @@ class Batch:
     columns: Sequence[Sequence[Value]]
     arrival: int
     producers: Sequence[Producer] = ()
+
+
+def check_batch(batch: Batch, keys: int) -> None:
+    """Refuse a batch whose columns do not fit each other.
+
+    Args:
+        batch: What is to be appended.
+        keys: How many keys the store has.
+
+    Raises:
+        ValueError: Their number or their lengths differ.
+    """
+    columns = (batch.bodies, *batch.columns)
+    if len(batch.columns) != keys or any(len(column) != len(batch.ts) for column in columns):
+        raise ValueError(f"a batch of {len(batch.ts)} events needs {keys} columns of that length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +138,7 @@ class Page:
         next: Where the next page begins (its ``before``), or None at the end. A page may be
             short, even empty, and have a ``next``: the work of one page is bounded.
         skipped: How much of ``offset`` this page passed over; less than asked for only where
-            the work was spent before.
+            the slice ended or the work was spent before.
         head: The last id committed in the snapshot that the page was read from.
     """
 

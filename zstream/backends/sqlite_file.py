@@ -1,0 +1,141 @@
+"""The SQLite store's file: its URL, its lock, its connections and its write-ahead log."""
+
+import fcntl
+import os
+import sqlite3
+from typing import IO, Final
+from urllib.parse import quote
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from zstream.errors import BackendUnavailable, ConfigError, StoreLocked
+
+#: Pages of the write-ahead log after which SQLite itself writes them back (16 MiB).
+_CHECKPOINT_PAGES: Final = 4_096
+#: Bytes of the log above which the writer waits for readers, so that it can begin anew.
+_LOG_BYTES: Final = 64 << 20
+#: How long it waits for them, in milliseconds.
+_CHECKPOINT_WAIT_MS: Final = 100
+
+
+def path_of(url: str) -> str:
+    """The path in a URL: ``sqlite:///relative`` or ``sqlite:////absolute``.
+
+    Raises:
+        ConfigError: It has no path, or more than a path.
+    """
+    hint = "write sqlite:///relative/path or sqlite:////absolute/path"
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        raise ConfigError(f"{url!r} is no store URL: {hint}") from None
+    if parts.drivername != "sqlite" or parts.host or parts.username or parts.query:
+        raise ConfigError(f"{url!r}: a store in a file has a path and nothing else; {hint}")
+    path = parts.database
+    if not path or path.startswith(":") or "\0" in path:
+        raise ConfigError(f"{url!r} names no file; {hint}, or memory: for none")
+    return path
+
+
+def lock(path: str) -> IO[str]:
+    """Keep other daemons away from the store until the returned file is closed.
+
+    The lock file stays: to remove it would let two daemons lock two files of one name.
+
+    Raises:
+        StoreLocked: Another one has it.
+        OSError: The lock file cannot be made.
+    """
+    name = f"{os.path.realpath(path)}-lock"
+    file = open(name, "a+", encoding="utf-8")  # noqa: SIM115  # kept open by the caller
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read(32).strip() or "unknown"
+        file.close()
+        raise StoreLocked(
+            f"{path} is open in another daemon (process {owner}, which holds {name})"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def connect(path: str, mode: str, busy_s: float) -> sqlite3.Connection:
+    """Connect without touching the file yet.
+
+    Args:
+        path: The file.
+        mode: ``rw``, or ``rwc`` to make the file if it is not there.
+        busy_s: How long to wait for another program's transaction, in seconds.
+    """
+    return sqlite3.connect(
+        f"file:{quote(os.path.abspath(path))}?mode={mode}",
+        uri=True,
+        timeout=busy_s,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+
+
+def connect_reader(path: str, busy_s: float) -> sqlite3.Connection:
+    """A connection that reads only, and whose texts are bytes."""
+    db = connect(path, "rw", busy_s)
+    db.execute("PRAGMA query_only = 1")
+    db.execute("PRAGMA cache_size = -16384")
+    db.text_factory = bytes
+    return db
+
+
+def prepare_writer(db: sqlite3.Connection, path: str) -> None:
+    """Set a connection up to write durably, with a write-ahead log.
+
+    Raises:
+        BackendUnavailable: The file system has no shared memory for the log.
+    """
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise BackendUnavailable(f"{path}: its file system cannot hold a write-ahead log")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA cache_size = -65536")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+
+
+class Log:
+    """Keeps the write-ahead log bounded.
+
+    SQLite writes the log back by itself, but begins it anew only when no reader is in it; with
+    readers that overlap it would grow for ever. Beyond a size the writer waits for a moment
+    without them.
+    """
+
+    def __init__(self, db: sqlite3.Connection, path: str, busy_s: float) -> None:
+        """Look after the log of one writing connection."""
+        self._db = db
+        self._path = f"{os.path.realpath(path)}-wal"
+        self._busy_ms = int(busy_s * 1000)
+        self._limit = _LOG_BYTES
+
+    def size(self) -> int:
+        """Its bytes."""
+        try:
+            return os.stat(self._path).st_size
+        except FileNotFoundError:  # not written to yet
+            return 0
+
+    def check(self) -> None:
+        """Begin the log anew if it is too large; call it after a commit."""
+        size = self.size()
+        if size <= self._limit:
+            return
+        self._db.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")
+        try:
+            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {self._busy_ms}")
+        # A reader that stays is waited for again only after as much more has been written.
+        self._limit = size + _LOG_BYTES // 4 if busy else _LOG_BYTES

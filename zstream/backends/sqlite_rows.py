@@ -1,0 +1,43 @@
+"""Rows into SQLite in bulk."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from zstream.keys import Value
+
+#: Parameters of one statement that every SQLite takes.
+_PARAMETERS: Final = 32_766
+
+
+def stored(column: Sequence[Value]) -> Sequence[Any]:
+    """A key's column as it is kept: a list as JSON in a blob, which no text can be equal to."""
+    if tuple not in set(map(type, column)):
+        return column
+    return [
+        json.dumps(value, ensure_ascii=False).encode() if type(value) is tuple else value
+        for value in column
+    ]
+
+
+def insert(db: sqlite3.Connection, head: str, columns: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, thousands a statement: a statement a row would hand the GIL over for each."""
+    width, count = len(columns), len(columns[0])
+    most = 1 << (_PARAMETERS // width).bit_length() - 1
+    done = 0
+    while done < count:
+        rows = min(most, 1 << (count - done).bit_length() - 1)
+        flat: list[Any] = [None] * (rows * width)
+        for position, column in enumerate(columns):
+            flat[position::width] = column[done : done + rows]
+        db.execute(_values(head, width, rows), flat)
+        done += rows
+
+
+@lru_cache
+def _values(head: str, width: int, rows: int) -> str:
+    # The number of rows is a power of two, so that few statements are ever compiled.
+    row = f"({','.join('?' * width)})"
+    return f"{head} VALUES {','.join([row] * rows)}"

@@ -1,0 +1,152 @@
+"""The tables of the SQLite store, and how a file is known to be one.
+
+Rows live in ``events``; ``stream`` is a view of them with readable names. The index is not
+here but in `zstream.backends.sqlite_index`: it can be rebuilt from the rows at any time.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.dialects import sqlite as dialect
+from sqlalchemy.schema import CreateTable
+
+from zstream.errors import BackendCorrupt, StoreMismatch
+
+#: Of the tables and of what stands in them. A newer one is refused.
+SCHEMA: Final = 1
+#: "zstr", in the header of the file: it is a store of zstream.
+APPLICATION_ID: Final = 0x7A737472
+
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_BYTES: Final = 100
+
+
+def _tables(keys: int) -> list[Table]:
+    meta = MetaData()
+    columns = [Column(f"k{position}", Text) for position in range(keys)]
+    return [
+        # The body stands last: what lies before it is read without its overflow pages.
+        Table("events", meta, _integer("id", key=True), _integer("ts"), *columns, _blob("body")),
+        Table("meta", meta, _text("name", key=True), _text("value"), sqlite_with_rowid=False),
+        Table(
+            "head", meta, _integer("node", key=True), _integer("last"), _integer("floor"),
+            _integer("arrival"),
+        ),
+        Table("runs", meta, _integer("n", key=True), _integer("run"), _integer("began_after")),
+        Table(
+            "producers", meta, _blob("id", key=True), _integer("epoch"), _integer("last"),
+            _integer("refused"), _blob("refusals"), _integer("seen"), sqlite_with_rowid=False,
+        ),
+        Table("marks", meta, _integer("arrival", key=True), _integer("id")),
+    ]  # fmt: skip
+
+
+def _integer(name: str, key: bool = False) -> Column[int]:
+    return Column(name, Integer, primary_key=key, nullable=False)
+
+
+def _text(name: str, key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=key, nullable=False)
+
+
+def _blob(name: str, key: bool = False) -> Column[bytes]:
+    return Column(name, LargeBinary, primary_key=key, nullable=False)
+
+
+def create(db: sqlite3.Connection, keys: Sequence[str]) -> None:
+    """Make the tables and the first rows of a new store, within the caller's transaction."""
+    for table in _tables(len(keys)):
+        db.execute(str(CreateTable(table).compile(dialect=dialect.dialect())))
+    db.execute(_view(keys))
+    db.execute("INSERT INTO meta VALUES ('keys', ?)", (json.dumps(keys, ensure_ascii=False),))
+    db.execute("INSERT INTO head VALUES (0, 0, 0, 0)")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _view(keys: Sequence[str]) -> str:
+    quote = dialect.dialect().identifier_preparer.quote_identifier
+    taken = {"id", "date", "body"}
+    columns = []
+    for position, key in enumerate(keys):
+        name = key
+        while name.lower() in taken:  # SQL does not tell User from user
+            name = f"key {name}"
+        taken.add(name.lower())
+        columns.append(f"CAST(k{position} AS TEXT) AS {quote(name)}")
+    date = (
+        "strftime('%Y-%m-%dT%H:%M:%S', ts / 1000000, 'unixepoch') || printf('.%06dZ', ts % 1000000)"
+    )
+    return (
+        f"CREATE VIEW stream AS SELECT id, {date} AS date, {', '.join(columns)}, body FROM events"
+    )
+
+
+def check_file(path: str) -> None:
+    """Look at a file without SQLite, which might change what is not ours.
+
+    Raises:
+        BackendCorrupt: It is there, is not empty, and is not a store of zstream.
+        OSError: It cannot be read.
+    """
+    if not os.path.exists(path):
+        return
+    with open(path, "rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if not header:
+        return
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        raise BackendCorrupt(f"{path} is not a store of zstream, nor any SQLite database")
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise BackendCorrupt(f"{path} is an SQLite database, but not a store of zstream")
+
+
+def is_empty(db: sqlite3.Connection) -> bool:
+    """Whether nothing was made in the file yet."""
+    return _number(db, "SELECT count(*) FROM sqlite_master") == 0
+
+
+def check_schema(db: sqlite3.Connection, path: str) -> None:
+    """Refuse a schema that this version does not know.
+
+    Raises:
+        StoreMismatch: It is newer.
+        BackendCorrupt: There is none.
+    """
+    version = _number(db, "PRAGMA user_version")
+    if version > SCHEMA:
+        raise StoreMismatch(
+            f"{path} has schema {version}; this version of zstream reads up to {SCHEMA}:"
+            " use a newer zstream"
+        )
+    if version != SCHEMA or _number(db, "PRAGMA application_id") != APPLICATION_ID:
+        raise BackendCorrupt(f"{path} is an SQLite database, but not a store of zstream")
+
+
+def stored_keys(db: sqlite3.Connection, path: str) -> tuple[str, ...]:
+    """The keys that the store was made with."""
+    row = db.execute("SELECT value FROM meta WHERE name = 'keys'").fetchone()
+    if row is None:
+        raise BackendCorrupt(f"{path}: its table meta does not name its keys")
+    return tuple(json.loads(row[0]))
+
+
+def check_keys(wanted: Sequence[str], stored: Sequence[str], path: str) -> None:
+    """Refuse other keys than the store's; their order does not matter.
+
+    Raises:
+        StoreMismatch: They differ.
+    """
+    if sorted(wanted) != sorted(stored):
+        raise StoreMismatch(
+            f"{path} was made with the keys {','.join(stored)}, not {','.join(wanted)}: name no"
+            " keys and its own are used, or export its events and import them into a new store"
+        )
+
+
+def _number(db: sqlite3.Connection, sql: str) -> int:
+    return int(db.execute(sql).fetchone()[0])
