@@ -69,17 +69,22 @@ def zmq_context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 @pytest.fixture
 def zmq_socket(
     zmq_context: zmq.Context[zmq.Socket[bytes]],
-) -> Callable[[int, str], zmq.Socket[bytes]]:
-    """Make a connected socket: ``zmq_socket(zmq.REQ, endpoint)``.
+) -> Iterator[Callable[[int, str], zmq.Socket[bytes]]]:
+    """Make a connected socket: ``zmq_socket(zmq.REQ, endpoint)``; closed after the test.
 
     It gives up after 10 s of waiting with ``zmq.Again``.
     """
+    made: list[zmq.Socket[bytes]] = []
 
     def connect(kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = zmq_context.socket(kind)
+        made.append(socket)
         socket.linger = 0
         socket.rcvtimeo = socket.sndtimeo = 10_000
+        socket.ipv6 = endpoint.startswith("tcp://[")
         socket.connect(endpoint)
         return socket
 
-    return connect
+    yield connect
+    for socket in made:
+        socket.close()

@@ -159,13 +159,17 @@ def _serve(settings: Settings) -> Exit:
                 server.close()
                 _say_stopped(server)
     except Exception as error:  # The last place where it can be logged.
-        code = next((code for kind, code in _EXITS if isinstance(error, kind)), Exit.FORCED)
+        code = _exit_code(error)
         if code is Exit.FORCED:
             log.critical("a defect ended zstreamd: %r", error, exc_info=True)
         else:
             log.error("%s", error, extra={"event": "failed", "exit": int(code)})
         return code
     return Exit.OK
+
+
+def _exit_code(error: Exception) -> Exit:
+    return next((code for kind, code in _EXITS if isinstance(error, kind)), Exit.FORCED)
 
 
 def _say_ready(settings: Settings, server: "Server") -> None:

@@ -108,7 +108,9 @@ def _text(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    if ":" not in _text(value):
+    if not value.isprintable():  # it may hold a password, so it is not shown
+        raise ConfigError("the URL has characters that cannot be printed, such as a line break")
+    if ":" not in value:
         raise ConfigError(f"{value!r} is no store URL; for a file write sqlite:///{value}")
     return value
 

@@ -73,7 +73,12 @@ class _Stderr(logging.Handler):
 class _Formatter(logging.Formatter):
     def __init__(self, hide: Mapping[str, str]) -> None:
         super().__init__()
-        self._hide = {secret: shown for secret, shown in hide.items() if secret != shown}
+        self._hide: dict[str, str] = {}
+        for secret, shown in hide.items():
+            if secret != shown:
+                # As it is, and as repr and JSON write its quotes and backslashes.
+                for form in (secret, repr(secret)[1:-1]):
+                    self._hide |= {form: shown, json.dumps(form)[1:-1]: shown}
 
     def clean(self, text: str) -> str:
         for secret, shown in self._hide.items():
@@ -108,4 +113,4 @@ class _Json(_Formatter):
         entry.update((k, v) for k, v in vars(record).items() if k not in _STANDARD)
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return self.clean(json.dumps(entry, ensure_ascii=False, default=str))
+        return self.clean(json.dumps(entry, default=str))

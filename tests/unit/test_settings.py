@@ -107,7 +107,8 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     ("name", "text", "said"),
     [
         ("store", "zstream.db", "write sqlite:///zstream.db"),
-        ("store", "sqlite:///a\nb", "not printable"),
+        ("store", "sqlite:///a\nb", "such as a line break"),
+        ("rejects", "a\nb", "not printable"),
         ("keys", "a,,b", "cannot be a key"),
         ("keys", "a,a", "declared twice"),
         ("listen", "127.0.0.1:5570", "write tcp://host:port or ipc://path"),
@@ -249,6 +250,12 @@ def test_a_password_is_not_shown(store: str, shown: str) -> None:
     assert settings.store == store
     assert settings.store_name == shown
     assert store not in repr(settings) or store == shown
+
+
+def test_a_password_is_not_shown_in_an_error() -> None:
+    message = refusal({}, {"ZSTREAMD_STORE": "postgresql://me:hunter22@host/db\n"})
+    assert message.startswith("ZSTREAMD_STORE: ")
+    assert "hunter22" not in message
 
 
 @given(

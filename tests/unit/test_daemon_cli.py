@@ -1,0 +1,156 @@
+"""The command zstreamd, as far as it can be tried without a process of its own."""
+
+import gc
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+
+from zstream import __version__, errors
+from zstreamd.cli import _STOP_SIGNALS, Exit, _exit_code, _stop_on_signals, main
+from zstreamd.server import Server
+from zstreamd.settings import Settings, all_settings, flag
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("ZSTREAMD_"):
+            monkeypatch.delenv(name)
+
+
+# ---------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], ["run", "--help"]])
+def test_help_shows_every_setting(args: list[str]) -> None:
+    result = CliRunner().invoke(main, args, prog_name="zstreamd")
+    assert result.exit_code == 0
+    flat = " ".join(result.output.split())
+    for each in all_settings():
+        assert f" {flag(each.name)} " in flat
+        assert each.metadata["help"].split("-")[0] in flat
+    assert "--config PATH" in flat
+
+
+def test_help_of_the_group_shows_the_rest() -> None:
+    output = CliRunner().invoke(main, ["--help"], prog_name="zstreamd").output
+    assert output.startswith("Usage: zstreamd [run] [OPTIONS]\n")
+    assert "--version" in output
+    assert re.search(r"^Commands:\n  run ", output, re.MULTILINE)
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"zstreamd {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["memory:"], "'memory:' is no command"),
+        (["start"], "zstreamd --store"),
+        (["--stor", "memory:"], "--store"),
+        (["run", "memory:"], "memory:"),
+        (["--query-threads"], "requires an argument"),
+        (["--no-store"], "--no-store"),
+    ],
+)
+def test_unknown_words_are_told(args: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == Exit.CONFIG
+    assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "incomplete", "found"),
+    [
+        ([], "--que", {"--query-threads", "--queue-bytes"}),
+        ([], "r", {"run"}),
+        (["--store", "memory:"], "--log-", {"--log-format", "--log-level"}),
+        (["run"], "--ins", {"--insert", "--insecure"}),
+    ],
+)
+def test_the_shell_completes(args: list[str], incomplete: str, found: set[str]) -> None:
+    complete = ShellComplete(main, {}, "zstreamd", "_ZSTREAMD_COMPLETE")
+    assert {each.value for each in complete.get_completions(args, incomplete)} == found
+
+
+# ---------------------------------------------------------------- exit codes
+
+
+def subclasses(kind: type) -> Iterator[type]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def test_every_error_of_settings_and_store_has_an_exit_code() -> None:
+    codes = {
+        kind: _exit_code(kind("x"))
+        for base in (errors.ConfigError, errors.BackendError)
+        for kind in (base, *subclasses(base))
+    }
+    assert codes == {
+        errors.ConfigError: Exit.CONFIG,
+        errors.EndpointTaken: Exit.PORT,
+        errors.BackendError: Exit.STORE,
+        errors.BackendUnavailable: Exit.STORE,
+        errors.BackendConflict: Exit.STORE,
+        errors.BackendCorrupt: Exit.STORE,
+        errors.StoreLocked: Exit.LOCKED,
+        errors.StoreMismatch: Exit.MISMATCH,
+    }
+    assert _exit_code(RuntimeError("a defect")) is Exit.FORCED
+
+
+def test_the_docs_and_the_unit_know_the_exit_codes(repo_root: Path) -> None:
+    docs = (repo_root / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\d) \| ", docs, re.MULTILINE) == [str(int(code)) for code in Exit]
+    unit = (repo_root / "config" / "zstreamd.service").read_text(encoding="utf-8")
+    lasting = [Exit.CONFIG, Exit.LOCKED, Exit.MISMATCH]
+    assert f"\nRestartPreventExitStatus={' '.join(str(int(code)) for code in lasting)}\n" in unit
+
+
+# ---------------------------------------------------------------- signals
+
+
+def test_signals_are_handled_and_given_back() -> None:
+    before = [signal.getsignal(number) for number in _STOP_SIGNALS]
+    calls: list[None] = []
+    with _stop_on_signals(lambda: calls.append(None)):
+        assert [signal.getsignal(number) for number in _STOP_SIGNALS] != before
+        signal.raise_signal(signal.SIGTERM)
+        assert len(calls) == 1
+    assert [signal.getsignal(number) for number in _STOP_SIGNALS] == before
+
+
+@pytest.fixture
+def own_interpreter() -> Iterator[None]:
+    """A server tunes the interpreter that it runs in."""
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("own_interpreter")
+def test_a_stop_before_the_run_ends_it() -> None:
+    """As when the signal comes while a large store is still being opened."""
+    server = Server(Settings(store="memory:", listen="tcp://127.0.0.1:*"))
+    try:
+        server.stop()
+        server.open()
+        server.run()
+    finally:
+        server.close()
+        server.close()
+    counters = server.counters
+    assert (counters.received, counters.stored, counters.refused) == (0, 0, 0)
