@@ -40,8 +40,8 @@ class Daemon:
         self.lines: list[str] = []
         self._rest = b""
 
-    def line(self) -> str:
-        """The next line of stderr, or "" at its end."""
+    def line(self) -> str | None:
+        """The next line of stderr, or None at its end."""
         assert self.process.stderr is not None
         until = time.monotonic() + PATIENCE_S
         while b"\n" not in self._rest:
@@ -51,7 +51,7 @@ class Daemon:
             data = os.read(self.process.stderr.fileno(), 65536)
             if not data:
                 assert not self._rest
-                return ""
+                return None
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         self.lines.append(line.decode())
@@ -59,11 +59,12 @@ class Daemon:
 
     def rest(self) -> list[str]:
         """All lines that are left."""
-        return list(iter(self.line, ""))
+        return list(iter(self.line, None))
 
     def ready(self) -> dict[str, str]:
         """Read the ready line, and the endpoints in it."""
         line = self.line()
+        assert line is not None, self.lines
         assert " ready: " in line, self.lines
         words = line.split()
         return {name: words[words.index(name) + 1] for name in ("query", "insert", "publish")}
@@ -127,7 +128,7 @@ def test_ready_line_ping_and_stop(start: Start, zmq_socket: Socket) -> None:
 
 def test_json_log(start: Start, zmq_socket: Socket) -> None:
     daemon = start("run", *MEMORY, "--log-format", "json")
-    ready = json.loads(daemon.line())
+    ready = json.loads(daemon.line() or "")
     push = zmq_socket(zmq.PUSH, ready["insert"])
     push.send(msgpack.packb([{"kind": "friend"}, {"kind": "watch"}, 7]))
     query = zmq_socket(zmq.REQ, ready["query"])
@@ -260,7 +261,7 @@ def test_a_command_line_that_cannot_be_read(start: Start, arg: str) -> None:
     assert daemon.ends() == Exit.CONFIG
     lines = daemon.rest()
     assert lines[-1].startswith("Error: ")
-    assert len(lines) <= 4
+    assert len(lines) <= 4, lines
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
@@ -323,7 +324,7 @@ def test_other_keys_than_the_store_has(start: Start) -> None:
 
 def test_a_misspelt_variable_is_told(start: Start) -> None:
     daemon = start(*MEMORY, env={"ZSTREAMD_STOER": "memory:"})
-    assert " warning ZSTREAMD_STOER is no setting" in daemon.line()
+    assert " warning ZSTREAMD_STOER is no setting" in (daemon.line() or "")
     daemon.ready()
     assert daemon.ends(signal.SIGTERM) == Exit.OK
 
@@ -353,7 +354,7 @@ def test_the_service_manager_is_told(
 def test_a_service_manager_that_is_not_there(start: Start, tmp_path: Path) -> None:
     daemon = start(*MEMORY, env={"NOTIFY_SOCKET": str(tmp_path / "absent")})
     daemon.ready()
-    assert " warning cannot tell the service manager READY=1" in daemon.line()
+    assert " warning cannot tell the service manager READY=1" in (daemon.line() or "")
     assert daemon.ends(signal.SIGTERM) == Exit.OK
 
 
