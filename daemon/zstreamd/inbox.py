@@ -55,7 +55,8 @@ class Inbox:
     def __init__(self, limit_bytes: int, on_room: Callable[[], None]) -> None:
         self._limit = limit_bytes
         self._on_room = on_room
-        self._items: deque[tuple[Item, int]] = deque()
+        #: What was put at once stays together, with its size: a lock and a sum a group.
+        self._groups: deque[tuple[Sequence[Item], int]] = deque()
         self._ready = threading.Condition()
         self._closed = False
         self.bytes = 0
@@ -63,11 +64,12 @@ class Inbox:
 
     def put(self, items: Sequence[Item]) -> None:
         """Append items, in their order."""
-        sized = [(item, _size(item)) for item in items]
-        total = sum(size for _, size in sized)
+        if not items:
+            return
+        size = sum(map(_size, items))
         with self._ready:
-            self._items += sized
-            self.bytes += total
+            self._groups.append((items, size))
+            self.bytes += size
             self.full = self.bytes > self._limit
             self._ready.notify()
 
@@ -75,20 +77,19 @@ class Inbox:
         """Take what waits, waiting for it if there is nothing.
 
         Returns:
-            At most so many items and about so many bytes; empty after the timeout; None when
-            the inbox is closed and empty.
+            About so many items and bytes, at least what was put at once; empty after the
+            timeout; None when the inbox is closed and empty.
         """
         with self._ready:
-            if not self._items and not self._closed:
+            if not self._groups and not self._closed:
                 self._ready.wait(timeout_s)
-            if not self._items and self._closed:
+            if not self._groups and self._closed:
                 return None
             taken: list[Item] = []
             total = 0
-            items = self._items
-            while items and len(taken) < most and total < most_bytes:
-                item, size = items.popleft()
-                taken.append(item)
+            while self._groups and len(taken) < most and total < most_bytes:
+                items, size = self._groups.popleft()
+                taken += items
                 total += size
             self.bytes -= total
             room = self.full and self.bytes <= self._limit // 2
@@ -107,8 +108,8 @@ class Inbox:
 
 def _size(item: Item) -> int:
     if isinstance(item, bytes):
-        size = len(item)
-    elif isinstance(item, Subscription):
+        return len(item) + _ITEM_BYTES
+    if isinstance(item, Subscription):
         size = len(item.topic)
     elif isinstance(item, Numbered):
         size = len(item.header) + len(item.frame)
