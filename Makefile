@@ -40,7 +40,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	@set -e; for script in bench/*.py; do echo "# $$script"; $(BIN)/python $$script --quick; done
+	@set -e; for script in $(filter-out bench/common.py,$(wildcard bench/*.py)); do echo "# $$script"; $(BIN)/python $$script --quick; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,18 +22,12 @@ def installed() -> set[str]:
     return found | {"zstream/py.typed", "zstreamd/py.typed"}
 
 
-def tracked() -> set[str]:
-    """The files of the repository, where git knows them."""
+def repository(*options: str) -> set[str]:
+    """The files that git lists with these options; none where there is no git."""
     listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False
+        ["git", "-C", str(ROOT), "ls-files", *options], capture_output=True, text=True, check=False
     )
     return {line for line in listed.stdout.splitlines() if (ROOT / line).is_file()}
-
-
-def difference(what: str, found: set[str], wanted: set[str]) -> list[str]:
-    """Say what is missing and what is too much."""
-    lines = [f"{what} lacks {name}" for name in sorted(wanted - found)]
-    return lines + [f"{what} has {name} too" for name in sorted(found - wanted)]
 
 
 def main(folder: Path) -> None:
@@ -41,11 +35,16 @@ def main(folder: Path) -> None:
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    problems = difference("the wheel", names, installed())
+    wanted = installed()
+    problems = [f"the wheel lacks {name}" for name in sorted(wanted - names)]
+    problems += [f"the wheel has {name} too" for name in sorted(names - wanted)]
     with tarfile.open(sdist) as archive:
         files = {each.name.partition("/")[2] for each in archive if each.isfile()}
-    made = {name for name in files if ".egg-info/" in name or name == "PKG-INFO"}
-    problems += difference("the sdist", files - made, (tracked() - {".gitignore"}) or files - made)
+    if tracked := repository() - {".gitignore"}:
+        made = {name for name in files if ".egg-info/" in name or name == "PKG-INFO"}
+        known = tracked | repository("--others", "--exclude-standard") | made
+        problems += [f"the sdist lacks {name}" for name in sorted(tracked - files)]
+        problems += [f"the sdist has {name} too" for name in sorted(files - known)]
     if problems:
         sys.exit("\n".join(problems))
     print(f"{wheel.name}: {len(names)} files; {sdist.name}: {len(files)} files")
