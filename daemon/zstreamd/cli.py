@@ -163,7 +163,12 @@ def _serve(settings: Settings) -> Exit:
         if code is Exit.FORCED:
             log.critical("a defect ended zstreamd: %r", error, exc_info=True)
         else:
-            log.error("%s", error, extra={"event": "failed", "exit": int(code)})
+            message = str(error)
+            if code is Exit.STORE:
+                message = f"the store {settings.store_name} cannot be used: {message}"
+            elif code is Exit.LOCKED:
+                message += "; stop that one, or name another store with --store"
+            log.error("%s", message, extra={"event": "failed", "exit": int(code)})
         return code
     return Exit.OK
 
