@@ -156,8 +156,10 @@ def _serve(settings: Settings) -> Exit:
                 server.run()
             finally:
                 notify("STOPPING=1")
-                server.close()
-                _say_stopped(server)
+                try:
+                    server.close()
+                finally:
+                    _say_stopped(server)
     except Exception as error:  # The last place where it can be logged.
         code = _exit_code(error)
         if code is Exit.FORCED:
