@@ -11,9 +11,10 @@ is passed over.
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass
+from itertools import accumulate, islice
 from operator import le
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from zstream.keys import Value
 
@@ -161,11 +162,12 @@ class Segment:
         ids, ts, bodies: By slot. A store that keeps its bodies elsewhere leaves them out.
         keys: One index a key.
         ordered: Whether slots rise by (ts, id).
+        peaks: By slot, if they do not: the highest time up to there.
         min_ts, max_ts: No row is outside.
     """
 
     __slots__ = ("bodies", "bytes", "first", "ids", "keys", "last", "max_ts", "min_ts", "ordered",
-                 "slots_by_id", "ts")  # fmt: skip
+                 "peaks", "slots_by_id", "ts")  # fmt: skip
 
     def __init__(self, first: int, keys: int) -> None:
         self.first = first
@@ -176,6 +178,7 @@ class Segment:
         self.bytes = 0
         self.keys = [KeyIndex() for _ in range(keys)]
         self.ordered = True
+        self.peaks = array("q")
         self.min_ts = self.max_ts = -1
         #: Slots by rising id, where that is not the slots' own order.
         self.slots_by_id: array[int] | None = None
@@ -194,6 +197,14 @@ class Segment:
         if not ts:
             return
         if (self.ts and ts[0] < self.ts[-1]) or not all(map(le, ts, islice(ts, 1, None))):
+            late = True
+        else:
+            late = not self.ordered
+        if late:
+            if self.ordered:
+                self.peaks.extend(self.ts)
+            before = self.peaks[-1] if self.peaks else 0
+            self.peaks.extend(islice(accumulate(ts, max, initial=before), 1, None))
             self.ordered = False
         low, high = min(ts), max(ts)
         self.min_ts = low if self.min_ts < 0 else min(self.min_ts, low)
@@ -225,6 +236,32 @@ class Segment:
         new.slots_by_id = array("i", sorted(range(count), key=new.ids.__getitem__))
         new.last = last
         return new
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a reader sees: segments by rising id, and the ids that count."""
+
+    segments: tuple[Segment, ...]
+    head: int
+    floor: int
+
+
+class Row(NamedTuple):
+    """Where an event is."""
+
+    segment: Segment
+    slot: int
+
+    @property
+    def id(self) -> int:
+        """The event's id."""
+        return self.segment.ids[self.slot]
+
+    @property
+    def ts(self) -> int:
+        """The event's time."""
+        return self.segment.ts[self.slot]
 
 
 def _picked(column: Sequence[T], order: Iterable[int]) -> list[T]:

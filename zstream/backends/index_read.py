@@ -2,14 +2,13 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from heapq import heapify, heappop, heapreplace, merge
+from heapq import heapify, heappop, heappush, heapreplace, merge
 from itertools import chain, groupby, takewhile
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from zstream.backends.base import Position, Query
-from zstream.backends.index import KeyIndex, Segment
+from zstream.backends.index import KeyIndex, Row, Segment, View
 from zstream.keys import Filter
 from zstream.limits import MAX_INTEGER
 
@@ -20,32 +19,6 @@ _SCANNED: Final = 16
 #: Rows that are looked at beyond a full page, to tell whether it is the last.
 _LOOKAHEAD: Final = 1_000
 _FIRST: Final = itemgetter(0)
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a reader sees: segments by rising id, and the ids that count."""
-
-    segments: tuple[Segment, ...]
-    head: int
-    floor: int
-
-
-class Row(NamedTuple):
-    """Where an event is."""
-
-    segment: Segment
-    slot: int
-
-    @property
-    def id(self) -> int:
-        """The event's id."""
-        return self.segment.ids[self.slot]
-
-    @property
-    def ts(self) -> int:
-        """The event's time."""
-        return self.segment.ts[self.slot]
 
 
 class _Term(NamedTuple):
@@ -80,7 +53,12 @@ def _matches(slot: int, terms: Sequence[_Term]) -> bool:
 
 
 def _range(segment: Segment, count: int, top: Position, since: int) -> tuple[int, int]:
-    """First slot and end of the rows of an ordered segment from ``since`` to below ``top``."""
+    """First slot and end of the rows from ``since`` to below ``top``.
+
+    With late rows the slots outside are none of them, but those inside need a closer look.
+    """
+    if not segment.ordered:
+        return bisect_left(segment.peaks, since, 0, count), count
     ts, ids = segment.ts, segment.ids
     end = bisect_left(ts, top.ts, 0, count)
     if top.id > 0 and end < count and ts[end] == top.ts:
@@ -105,9 +83,6 @@ class _Run:
             return
         since = query.since or 0
         self.rest = terms[1:]
-        if not segment.ordered:
-            self.slots = self._sorted_by_time(count, terms[:1], top, since)
-            return
         begin, end = _range(segment, count, top, since)
         if not terms:
             self.slots = iter(range(end - 1, begin - 1, -1))
@@ -123,19 +98,24 @@ class _Run:
             self.cost += len(gathered) // 4
             self.slots = takewhile(lambda slot: slot >= begin, gathered)
 
-    def _sorted_by_time(
-        self, count: int, terms: Sequence[_Term], top: Position, since: int
-    ) -> Iterator[int]:
-        ts, ids = self.segment.ts, self.segment.ids
-        slots = [
-            slot
-            for slot in (terms[0].slots(count) if terms else range(count))
-            if since <= ts[slot] <= top.ts and (ts[slot] < top.ts or ids[slot] < top.id)
-        ]
-        self.cost += len(slots) // 4
-        slots.sort(reverse=True)
-        slots.sort(key=ts.__getitem__, reverse=True)  # stable: of one time the newest id first
-        return iter(slots)
+        if not segment.ordered:
+            self.slots = _by_time(segment, self.slots, top, since)
+
+
+def _by_time(segment: Segment, slots: Iterator[int], top: Position, since: int) -> Iterator[int]:
+    """Slots of a segment with late rows, from falling slots to falling (ts, id)."""
+    ts, ids, peaks = segment.ts, segment.ids, segment.peaks
+    waiting: list[tuple[int, int]] = []
+    for slot in slots:
+        # No row from here on is newer than this, so those waiting that are not older may go.
+        peak = -peaks[slot]
+        while waiting and waiting[0][0] <= peak:
+            yield -heappop(waiting)[1]
+        at = ts[slot]
+        if since <= at and (at < top.ts or (at == top.ts and ids[slot] < top.id)):
+            heappush(waiting, (-at, -slot))
+    while waiting:
+        yield -heappop(waiting)[1]
 
 
 class Found(NamedTuple):
@@ -154,21 +134,24 @@ def find(view: View, query: Query, budget: int) -> Found:
     Args:
         view: The snapshot.
         query: What is wanted; ``max_bytes`` is not looked at.
-        budget: Candidates to look at. When they are spent the page is short and has a next.
+        budget: Candidates to look at, and as much work to open segments. When it is spent the
+            page is short and has a next.
     """
     top = _top(query)
     head = view.head if query.head is None else min(query.head, view.head)
     heap = _unopened(view, top, query.since or 0)
     rows: list[Row] = []
-    skipped = spent = 0
+    skipped = spent = opening = 0
     while heap:
         older, lower, number, slot, run = heap[0]
-        if spent >= budget and (here := Position(-older, -lower + 1)) < top:
-            return Found(rows, here, skipped)
+        if spent >= budget or (run is None and opening >= budget):
+            here = Position(-older, -lower + 1)
+            if here < top:
+                return Found(rows, here, skipped)
         if run is None:
             segment = view.segments[number]
             run = _Run(segment, segment.count(view.head), query, top)
-            spent += run.cost
+            opening += run.cost
         else:
             spent += 1
             if view.floor < -lower <= head and _matches(slot, run.rest):
@@ -271,7 +254,7 @@ def _count_in(view: View, segment: Segment, filter: Filter, top: Position, since
     terms = _terms(segment, filter)
     if terms is None or rows <= 0:
         return 0
-    begin, end = _range(segment, rows, top, since) if segment.ordered else (0, rows)
+    begin, end = _range(segment, rows, top, since)
     if segment.first > view.floor:
         if not terms and segment.ordered:
             return end - begin

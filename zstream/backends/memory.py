@@ -21,8 +21,7 @@ from zstream.backends.base import (
     Stats,
     check_batch,
 )  # fmt: skip
-from zstream.backends.index import Segment
-from zstream.backends.index_read import Row, View
+from zstream.backends.index import Row, Segment, View
 from zstream.errors import BackendConflict, BackendUnavailable, ConfigError, StoreLocked
 from zstream.keys import check_keys
 from zstream.limits import MAX_INTEGER

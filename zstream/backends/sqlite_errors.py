@@ -29,6 +29,8 @@ def translated(path: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" not in str(error):
+            raise  # a value that SQLite cannot hold: the caller's defect, not the store's
         raise _translate(error, path) from error
     except OSError as error:
         raise BackendUnavailable(f"{path}: {error.strerror or error}") from error
