@@ -39,20 +39,18 @@ class Outbox:
             One event is taken however large.
         on_full: What ``put`` does beyond it.
         raises_refused: Whether ``flush`` tells of refused events.
-        wake: Called, without the lock, when the link's thread sleeps and has something to do.
 
     Attributes:
+        wake: Called, without the lock, when the link's thread sleeps and has something to do.
         dropped: Events that were dropped because the buffer was full.
         progress: What the link's thread told last.
     """
 
-    def __init__(
-        self, limit: int, on_full: OnFull, raises_refused: bool, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, limit: int, on_full: OnFull, raises_refused: bool) -> None:
         self._limit = limit
         self._on_full = on_full
         self._raises_refused = raises_refused
-        self._wake = wake
+        self.wake: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._elements: list[bytes] = []
@@ -95,7 +93,7 @@ class Outbox:
                 if not self._asleep:
                     return
                 self._asleep = False
-                act = self._wake
+                act = self.wake
             else:
                 self.dropped += 1
                 if self.dropped > 1:
@@ -131,10 +129,11 @@ class Outbox:
                 refusals, self._refusals = tuple(self._refusals), []
                 raise refused_error(refused, refusals)
 
-    def drain(self, timeout: float, alone: float) -> int:
+    def drain(self, start: float, timeout: float, alone: float) -> int:
         """Close, and wait for the fate of all that was put.
 
         Args:
+            start: By the monotonic clock; from when the seconds count.
             timeout: Seconds to wait at the most.
             alone: Seconds to wait as long as nobody is connected.
 
@@ -142,17 +141,19 @@ class Outbox:
             How many events are not known to be on disk, the lost ones that nobody was told of
             included.
         """
-        start = time.monotonic()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            while self.progress.settled < self._accepted:
+            while not self.is_drained(start, timeout, alone):
                 until = start + (timeout if self._connected else alone)
-                if (left := until - time.monotonic()) <= 0:
-                    break
-                self._changed.wait(left)
+                self._changed.wait(max(0.0, until - time.monotonic()))
             lost, self._told = self.progress.lost - self._told.lost, self.progress
-            return self._accepted - self.progress.settled + lost
+            return self.unsettled + lost
+
+    def is_drained(self, start: float, timeout: float, alone: float) -> bool:
+        """Whether ``drain`` has nothing, or no time, to wait for."""
+        until = start + (timeout if self._connected else alone)
+        return not self.unsettled or time.monotonic() >= until
 
     def _wait(self, is_done: Callable[[], bool], until: float) -> None:
         while not is_done() and (left := until - time.monotonic()) > 0:

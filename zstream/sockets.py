@@ -46,13 +46,16 @@ class Port:
 
     def read_monitor(self) -> list[bool]:
         """What happened since the last call: True for a connection, False for the end of one."""
-        happened = []
-        while self.monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            event, _ = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+        happened: list[bool] = []
+        while True:
+            try:
+                frames = self.monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return happened
+            event, _ = _EVENT.unpack(frames[0])
             self.is_connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             self.was_connected |= self.is_connected
             happened.append(self.is_connected)
-        return happened
 
     def close(self) -> None:
         """Close both, giving what was sent a moment to leave."""

@@ -108,15 +108,24 @@ ENTRY_OVERHEAD: Final = 19
 # ---------------------------------------------------------------- queries
 
 
-def encode_request(op: str, id: int, fields: Mapping[str, Any]) -> bytes:
-    """Pack a request; ``id`` comes back in the reply."""
-    return pack({"op": op, "id": id, "v": VERSION, **fields})
+def encode_request(
+    op: str, id: int, fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None
+) -> bytes:
+    """Pack a request from values, and from values that are packed already.
+
+    ``id`` comes back in the reply.
+    """
+    return _pack_map({"op": op, "id": id, "v": VERSION, **fields}, packed or {})
 
 
 def encode_reply(fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None) -> bytes:
     """Pack a reply from values, and from values that are packed already."""
-    packed = packed or {}
-    parts = [struct.pack(">BH", 0xDE, len(fields) + len(packed) + 1), pack("ok"), pack(True)]
+    return _pack_map({"ok": True, **fields}, packed or {})
+
+
+def _pack_map(fields: Mapping[str, Any], packed: Mapping[str, bytes]) -> bytes:
+    size = len(fields) + len(packed)
+    parts = [bytes((0x80 | size,)) if size < 16 else struct.pack(">BH", 0xDE, size)]
     for name, value in fields.items():
         parts += (pack(name), pack(value))
     for name, data in packed.items():

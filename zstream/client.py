@@ -1,0 +1,334 @@
+"""The client: inserts without waiting, queries, tails."""
+
+import os
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from datetime import tzinfo
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+from zstream import lifecycle, wire
+from zstream.endpoints import Endpoints
+from zstream.errors import DecodeError, EventError
+from zstream.event import Page
+from zstream.follower import Tail
+from zstream.insert_channel import OnRefused
+from zstream.link import Link
+from zstream.options import Options, find_endpoints
+from zstream.outbox import OnFull, Outbox
+from zstream.packing import Default, Packer
+from zstream.queries import Filter, Items, make_filter, make_range, make_start, split
+from zstream.query_channel import Request
+from zstream.times import Time
+
+
+class Client:
+    """A connection to a daemon. Threads may share it; a forked child gets its own by itself.
+
+    Making one does no I/O; the first use starts one background thread, which owns the sockets.
+    It is a context manager that closes at the end; without that, the end of the process does,
+    and a client that is let go of still sends what it was given.
+
+    Args:
+        url: The query endpoint, ``tcp://host:port`` or ``ipc://path``, from which the two others
+            follow, or all three as `Endpoints`. Without it ``$ZSTREAM_URL``, and without that
+            ``tcp://127.0.0.1:5570``.
+        timeout: Seconds that a query, an ``insert(wait=True)`` and the start of a tail may take.
+        buffer_bytes: Bytes of inserted events, 48 more for each, that may wait for confirmation.
+        on_full: What ``insert`` does beyond that: ``drop`` the event, count it and warn once;
+            ``block`` until there is room; ``raise`` BufferFull.
+        spool: A folder in which inserts survive the process. This version has none yet.
+        default: Called with each value that cannot be packed (a datetime, a UUID, a Decimal, a
+            set); what it returns is packed instead. ``default=str`` takes nearly everything.
+        tz: The zone of dates and times that name none.
+        on_refused: Called as ``on_refused(events, error)`` when the daemon refused events for
+            good. ``events`` are those of them whose reason the daemon still has, the newest 100,
+            with id 0 and ts 0 or their date; ``error`` is a `Refused` that counts all. It runs in
+            the background thread and must not wait for the client. Without it the next ``flush``
+            raises that error.
+
+    Raises:
+        ConfigError: A setting cannot work.
+    """
+
+    def __init__(
+        self,
+        url: str | Endpoints | None = None,
+        *,
+        timeout: float = 5.0,
+        buffer_bytes: int = 64 << 20,
+        on_full: OnFull = "drop",
+        spool: str | os.PathLike[str] | None = None,
+        default: Default | None = None,
+        tz: tzinfo | None = None,
+        on_refused: OnRefused | None = None,
+    ) -> None:
+        self._endpoints = find_endpoints(url)
+        self._options = Options(timeout, buffer_bytes, on_full, spool, default, tz, on_refused)
+        self._packer = Packer(default, tz)
+        self._begin()
+        lifecycle.track(self)
+
+    def _begin(self) -> None:
+        options = self._options
+        self._outbox = Outbox(options.buffer_bytes, options.on_full, options.on_refused is None)
+        self._link = Link(self._endpoints, self._outbox, options.on_refused)
+        self._tails: weakref.WeakSet[Tail] = weakref.WeakSet()
+        self._finalizer = weakref.finalize(self, self._link.retire)
+        self._finalizer.atexit = False
+
+    @property
+    def url(self) -> str:
+        """The query endpoint."""
+        return self._endpoints.query
+
+    # ------------------------------------------------------------ inserts
+
+    @overload
+    def insert(
+        self, event: Mapping[str, Any], *, date: Time | None = None, wait: Literal[False] = False
+    ) -> None: ...
+
+    @overload
+    def insert(
+        self, event: Mapping[str, Any], *, date: Time | None = None, wait: bool
+    ) -> int | None: ...
+
+    def insert(
+        self, event: Mapping[str, Any], *, date: Time | None = None, wait: bool = False
+    ) -> int | None:
+        """Insert an event: pack it, queue it, and return. What becomes of it ``flush`` tells.
+
+        Args:
+            event: A map; it may be changed at once, a copy is sent.
+            date: The event's time, instead of its arrival; at most 24 h ahead.
+            wait: Wait until it is on disk. It then goes past the events that are queued: call
+                ``flush`` before it if the order matters.
+
+        Returns:
+            The id with ``wait``, else None.
+
+        Raises:
+            EventError: The event cannot be stored; the message names the place in it.
+            BadTime: The date cannot be used.
+            BufferFull: The buffer is full, with ``on_full="raise"``.
+            TimedOut, Unavailable: With ``wait``; after TimedOut it may have been stored.
+            Closed: The client is closed.
+        """
+        element = self._packer.element(event, date)
+        if wait:
+            return self._insert_now([element])[0]
+        self._outbox.put(element)
+        return None
+
+    def insert_many(
+        self, events: Iterable[Mapping[str, Any]], *, wait: bool = False
+    ) -> list[int] | None:
+        """Insert events in their order; beyond the buffer it waits for room, and drops nothing.
+
+        Args:
+            events: Maps; an iterator is read as there is room.
+            wait: Wait until all are on disk. All are packed first, so that one that cannot be
+                packed keeps all of them out.
+
+        Returns:
+            The ids with ``wait``, else None.
+
+        Raises:
+            EventError: An event cannot be stored; the message names its place and the place in
+                it. Without ``wait`` those before it are inserted.
+            TimedOut, Unavailable: With ``wait``; a note says how many were stored.
+            Closed: The client is closed.
+        """
+        elements = self._elements(events)
+        if wait:
+            return self._insert_now(list(elements))
+        for element in elements:
+            self._outbox.put(element, "block")
+        return None
+
+    def flush(self, timeout: float = 5.0) -> None:
+        """Wait until every event that was inserted before is on disk.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Raises:
+            FlushError: Not all of it is: it was not confirmed in time, was lost with a daemon
+                that went away, or was dropped because the buffer was full. ``error.pending``
+                counts them. What is lost or dropped is told once.
+            Refused: The daemon refused events for good, and there is no ``on_refused``.
+            Closed: The client is closed.
+        """
+        self._link.check()
+        self._outbox.flush(timeout)
+
+    def _elements(self, events: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
+        for place, event in enumerate(events):
+            try:
+                yield self._packer.element(event)
+            except EventError as error:
+                raise EventError(f"events[{place}]: {error}") from None
+
+    def _insert_now(self, elements: list[bytes]) -> list[int]:
+        ids: list[int] = []
+        for part in split(elements):
+            packed = wire.array_header(len(part)) + b"".join(part)
+            try:
+                new = self._ask("insert", {}, {"events": packed})["ids"]
+                if not isinstance(new, list) or len(new) != len(part):
+                    raise DecodeError("the daemon answered an insert with other ids than asked for")
+            except Exception as error:
+                if ids:
+                    error.add_note(f"the first {len(ids)} of {len(elements)} events were stored")
+                raise
+            ids += new
+        return ids
+
+    # ------------------------------------------------------------ queries
+
+    def items(
+        self, filter: Filter | None = None, /, *, start: int = 0, end: int | None = None,
+        since: Time | None = None, until: Time | None = None, before: str | None = None,
+        **keys: Any,
+    ) -> Page:  # fmt: skip
+        """Read events, newest first.
+
+        Args:
+            filter: A map of keys to a value or an iterable of values: every key must match, any
+                of its values will do. Keys called start, end, since, until, before or after go
+                in here.
+            start, end: Which of the newest: ``[start:end]``. Without ``end`` 20; at most 10,000.
+            since, until: Only ``since <= ts < until``: seconds, ISO 8601 text, an age such as
+                ``"1h"``, or a datetime.
+            before: The ``next`` of a page: go on where it ended.
+            keys: More of the filter.
+
+        Returns:
+            A list of events, with ``next``, the token to go on with, or None at the end.
+
+        Raises:
+            BadFilter: A key is not indexed, or a value can match nothing.
+            BadRequest, BadTime: start, end, a time or the token cannot be used.
+            CursorLost: The token is of another store.
+            TimedOut, Unavailable, Busy: The daemon did not answer, or not now.
+            TypeError: A key stands in the filter and among ``keys``.
+        """
+        times = make_range(since, until, self._options.tz)
+        items = Items(make_filter(filter, keys), times, start, end, before)
+        while (fields := items.request()) is not None:
+            items.reply(self._ask("items", fields))
+        return items.page
+
+    def count(
+        self, filter: Filter | None = None, /, *, since: Time | None = None,
+        until: Time | None = None, **keys: Any,
+    ) -> int:  # fmt: skip
+        """Count events; arguments and errors as of ``items``."""
+        times = make_range(since, until, self._options.tz)
+        return int(self._ask("count", {"filter": make_filter(filter, keys), **times})["count"])
+
+    def tail(
+        self, filter: Filter | None = None, /, *, after: int | str | None = None,
+        since: Time | None = None, **keys: Any,
+    ) -> Tail:  # fmt: skip
+        """Follow events as they are committed, oldest first.
+
+        It returns once the daemon follows: what is committed from now on is in the tail. With
+        ``after`` or ``since`` it begins with what is stored and goes over to live without a hole
+        and without a double. A live tail that misses something raises TailGap.
+
+        Args:
+            filter, keys: As in ``items``; at most 4 KiB as text.
+            after: Begin behind this id, or ``tail.cursor`` of an earlier one; 0 is the beginning.
+            since: Begin with what arrived at this time.
+
+        Raises:
+            BadFilter, BadTime, BadRequest, TypeError: As in ``items``.
+            TimedOut, Unavailable: The daemon did not answer.
+        """
+        wanted = make_filter(filter, keys)
+        core = make_start(wanted, after, since, self._options.tz)
+        tail = Tail(self._link, wire.encode_topic(wanted), core, self._options.timeout)
+        self._tails.add(tail)
+        tail.start()
+        return tail
+
+    def info(self) -> dict[str, Any]:
+        """What the daemon knows of itself; the fields are those of ``info`` in the protocol."""
+        reply = self._ask("info", {})
+        return {name: value for name, value in reply.items() if name not in ("ok", "id")}
+
+    def ping(self) -> float:
+        """Ask the daemon for a sign of life; returns the seconds that it took."""
+        start = time.perf_counter()
+        self._ask("ping", {})
+        return time.perf_counter() - start
+
+    def _ask(
+        self, op: str, fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None
+    ) -> dict[str, Any]:
+        self._link.check()
+        request = Request(op, fields, self._options.timeout, packed=packed)
+        return self._link.submit(request).wait()
+
+    # ------------------------------------------------------------ the rest
+
+    def stats(self) -> dict[str, Any]:
+        """What this client knows of itself, without asking the daemon.
+
+        Returns:
+            A map with ``queued`` (events not yet sent), ``queued_bytes`` (of all events whose
+            fate is not known, 48 for each included), ``sent``, ``confirmed`` (on disk),
+            ``unconfirmed``, ``refused``, ``lost`` (with a daemon that went away), ``dropped``
+            (the buffer was full), ``tails``, ``connected``, ``daemon`` (its version, once it
+            answered) and ``problem`` (why it cannot be used, or None).
+        """
+        outbox, progress = self._outbox, self._outbox.progress
+        unsettled = outbox.unsettled
+        return {
+            "queued": unsettled - (progress.sent - progress.settled),
+            "queued_bytes": outbox.held_bytes,
+            "sent": progress.sent,
+            "confirmed": progress.stored,
+            "unconfirmed": progress.sent - progress.settled,
+            "refused": progress.refused,
+            "lost": progress.lost,
+            "dropped": outbox.dropped,
+            "tails": sum(not tail.is_closed for tail in self._tails),
+            "connected": self._link.is_connected,
+            "daemon": self._link.version,
+            "problem": self._link.problem,
+        }
+
+    def close(self) -> None:
+        """Send what is left and stop; later calls raise Closed. A second close does nothing.
+
+        It waits for confirmations as long as ``timeout`` says, but less than a second if nobody
+        is connected. What is then not known to be on disk is counted in a warning: call
+        ``flush`` before it to get an error instead. Tails are closed, their iterators end.
+        """
+        for tail in list(self._tails):
+            tail.close()
+        self._finalizer.detach()
+        alone = min(self._options.timeout, lifecycle.EXIT_ALONE_S)
+        self._link.drain(time.monotonic(), self._options.timeout, alone)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child; called by itself."""
+        lifecycle.keep((self._link, self._outbox, list(self._tails)))
+        self._finalizer.detach()
+        self._begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"

@@ -1,0 +1,311 @@
+"""The link: one background thread that owns a client's sockets.
+
+Callers leave events in the outbox and commands in a queue, and wake the thread if it sleeps. The
+thread starts with the first of them. Nothing of a client's caller is done in it but ``on_refused``.
+"""
+
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import zmq
+
+from zstream import lifecycle, wire
+from zstream.endpoints import Endpoints
+from zstream.errors import Closed, Error, Unavailable, VersionMismatch
+from zstream.follow_channel import FollowChannel, Sink
+from zstream.insert_channel import InsertChannel, OnRefused
+from zstream.outbox import Outbox
+from zstream.query_channel import QueryChannel, Request
+from zstream.sockets import Port, Sockets
+
+#: Seconds until the first ping gives up and the log says that nobody is there.
+_PING_S: Final = 3.0
+#: Seconds to wait for the thread's end once it was told.
+_JOIN_S: Final = 2.0
+
+_log = logging.getLogger("zstream")
+
+
+class Link:
+    """The thread and its sockets.
+
+    Args:
+        endpoints: Of the daemon.
+        outbox: Where the events are; it wakes this link.
+        on_refused: Hears of refused events, in the thread.
+
+    Attributes:
+        version: The daemon's version, once it answered a ping.
+        problem: Why the daemon cannot be used, as far as is known, or None.
+        is_connected: Whether a socket has a connection.
+    """
+
+    def __init__(self, endpoints: Endpoints, outbox: Outbox, on_refused: OnRefused | None) -> None:
+        self._endpoints = endpoints
+        self._outbox = outbox
+        outbox.wake = self.wake
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._thread: threading.Thread | None = None
+        self._ears: tuple[socket.socket, socket.socket] | None = None
+        self._is_dozing = self._is_retired = self._is_stopped = self._has_more = False
+        self._queries = QueryChannel(endpoints.query)
+        self._inserts = InsertChannel(outbox, on_refused, self._queries.submit)
+        self._follows = FollowChannel()
+        self._topic = b""
+        self.version: str | None = None
+        self.problem: str | None = None
+        self.is_connected = False
+
+    # ------------------------------------------------------------ any thread
+
+    def wake(self) -> None:
+        """Wake the thread; start it if it does not run."""
+        if self._thread is None and not self._start():
+            return
+        self._signal()
+
+    @property
+    def url(self) -> str:
+        """The query endpoint, for errors."""
+        return self._endpoints.query
+
+    def submit(self, request: Request) -> Request:
+        """Send a request; wait for the reply with its ``wait``.
+
+        Raises:
+            Closed: The link is stopped, or belongs to the process that this one was forked from.
+        """
+        self._do(lambda: self._queries.submit(request))
+        return request
+
+    def follow(self, topic: bytes, sink: Sink) -> None:
+        """Subscribe; the sink is called in the thread."""
+        self._do(lambda: self._follows.follow(self._publish_port(), topic, sink))
+
+    def leave(self, topic: bytes, sink: Sink) -> None:
+        """Unsubscribe; does nothing once the link is stopped."""
+        if not self._is_over():
+            self._do(lambda: self._follows.leave(self._publish_port(), topic, sink))
+
+    def retire(self) -> None:
+        """Nobody uses the client any more: send what it has, then stop.
+
+        It may be called from the garbage collector, so it takes no lock.
+        """
+        self._is_retired = True
+        self._signal()
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._is_stopped = True
+        self._signal()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_S)
+        lifecycle.forget(self)
+
+    def drain(self, start: float, timeout: float, alone: float) -> None:
+        """Send what is left, then stop.
+
+        Args:
+            start: By the monotonic clock; from when the seconds count.
+            timeout: Seconds to wait at the most.
+            alone: Seconds to wait as long as nobody is connected.
+        """
+        if self._is_over():
+            return
+        if self._thread is None and self._ears is not None:
+            # The interpreter ends and started no thread: do its work here.
+            self._run(lambda: self._outbox.is_drained(start, timeout, alone))
+        missing = self._outbox.drain(start, timeout, alone)
+        if missing:
+            why = "confirmed in time by the daemon" if self.is_connected else "stored: no daemon"
+            _log.warning("%d events were not %s at %s", missing, why, self._endpoints.query)
+        self.stop()
+
+    def check(self) -> None:
+        """Refuse to wait for a link that is stopped, or in its own thread.
+
+        Raises:
+            Closed: It is stopped, or belongs to the process that this one was forked from.
+            RuntimeError: This is its own thread, which would wait for itself for ever.
+        """
+        if self._is_over():
+            raise Closed("the client is closed")
+        if self._thread is threading.current_thread():
+            raise RuntimeError(
+                "on_refused runs in the client's own thread and must not wait for it"
+            )
+
+    def _is_over(self) -> bool:
+        return self._is_stopped or self._pid != os.getpid()
+
+    def _do(self, command: Callable[[], None]) -> None:
+        if self._is_over():
+            raise Closed("the client is closed")
+        self._commands.append(command)
+        if self._is_dozing or self._thread is None:
+            self.wake()
+
+    def _signal(self) -> None:
+        if self._ears is not None:
+            try:
+                self._ears[1].send(b"\0")
+            except OSError:
+                return  # it is full, so the thread will wake; or it is closed
+
+    def _start(self) -> bool:
+        with self._lock:
+            if self._thread is not None or self._is_stopped:
+                return not self._is_stopped
+            self._ears = socket.socketpair()
+            for ear in self._ears:
+                ear.setblocking(False)
+            thread = threading.Thread(target=self._run, name="zstream-link", daemon=True)
+            lifecycle.register(self)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False  # the interpreter is ending; `drain` does the work
+            self._thread = thread
+            return True
+
+    # ------------------------------------------------------------ the thread
+
+    def _run(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        try:
+            self._sockets = Sockets(self._endpoints)
+            self._poller = zmq.Poller()
+            self._ports: dict[Port, int] = {}
+            self._insert: Port | None = None
+            self._publish: Port | None = None
+            assert self._ears is not None
+            self._poller.register(self._ears[0], zmq.POLLIN)
+            self._query = self._watch(self._sockets.query())
+            self._ping()
+            try:
+                while not (self._is_stopped or is_over()):
+                    self._turn(time.monotonic())
+                    self._sleep()
+            finally:
+                self._sockets.close()
+        except Exception:  # noqa: BLE001 - a defect must be heard of; callers time out, none hangs
+            _log.exception("the client's thread failed")
+            self.problem = "the client's thread failed; the log says more"
+        finally:
+            self._is_stopped = True
+            self._queries.close()
+            for ear in self._ears or ():
+                ear.close()
+            lifecycle.forget(self)
+
+    def _turn(self, now: float) -> None:
+        while self._commands:
+            self._commands.popleft()()
+        self._read_monitors(now)
+        self._has_more = self._publish is not None and self._follows.read(self._publish)
+        self._queries.turn(self._query, now)
+        if self._insert is None and self._outbox.unsettled:
+            self._insert = self._watch(self._sockets.insert())
+        if self._insert is not None:
+            self._inserts.turn(self._insert, now)
+            self._follow_producer()
+            self._queries.turn(self._query, now)
+            self._poll_out(self._insert, self._inserts.is_blocked)
+        self._poll_out(self._query, self._queries.wants_to_send())
+        if self._is_retired and not self._outbox.unsettled:
+            self._is_stopped = True
+
+    def _sleep(self) -> None:
+        now = time.monotonic()
+        self._is_dozing = True
+        is_napping = self._inserts.nap_until > now
+        if self._commands or self._has_more or not (is_napping or self._outbox.sleep()):
+            wait_ms = 0
+        else:
+            times = [self._queries.wake_at(), self._inserts.lane.wake_at()]
+            if is_napping:
+                times.append(self._inserts.nap_until)
+            until = min((each for each in times if each is not None), default=math.inf)
+            wait_ms = math.ceil(min(max(0.0, until - now), 60.0) * 1000)
+        assert self._ears is not None
+        ears = self._ears[0]
+        if ears.fileno() in dict(self._poller.poll(wait_ms)):
+            ears.recv(4096)
+        self._is_dozing = False
+        self._outbox.wake_up()
+
+    def _read_monitors(self, now: float) -> None:
+        for port in self._ports:
+            happened = port.read_monitor()
+            if not happened:
+                continue
+            if port is self._insert:
+                self._inserts.monitor(happened, now)
+            elif port is self._query:
+                if not all(happened):
+                    self._queries.disconnected()
+                if port.is_connected and self.problem is not None:
+                    self._ping()
+            is_connected = self._query.is_connected or bool(
+                self._insert and self._insert.is_connected
+            )
+            if is_connected != self.is_connected:
+                self.is_connected = is_connected
+                self._outbox.tell_connected(is_connected)
+
+    def _follow_producer(self) -> None:
+        topic = self._inserts.topic
+        if topic != self._topic:
+            port = self._publish_port()
+            self._follows.leave(port, self._topic, self._confirm)
+            self._follows.follow(port, topic, self._confirm)
+            self._topic = topic
+
+    def _confirm(self, header: bytes, body: bytes) -> None:
+        self._inserts.publication(header, body, time.monotonic())
+
+    def _publish_port(self) -> Port:
+        if self._publish is None:
+            self._publish = self._watch(self._sockets.publish())
+        return self._publish
+
+    def _watch(self, port: Port) -> Port:
+        self._ports[port] = zmq.POLLIN
+        self._poller.register(port.socket, zmq.POLLIN)
+        self._poller.register(port.monitor, zmq.POLLIN)
+        return port
+
+    def _poll_out(self, port: Port, wanted: bool) -> None:
+        flags = zmq.POLLIN | zmq.POLLOUT if wanted else zmq.POLLIN
+        if port is self._insert:
+            flags &= ~zmq.POLLIN  # a PUSH has nothing to read
+        if self._ports[port] != flags:
+            self._ports[port] = flags
+            self._poller.modify(port.socket, flags)
+
+    def _ping(self) -> None:
+        self._queries.submit(Request("ping", {}, _PING_S, self._pinged))
+
+    def _pinged(self, request: Request) -> None:
+        try:
+            reply = request.result()
+            if reply.get("protocol") != wire.VERSION:
+                raise VersionMismatch(f"the daemon speaks protocol {reply.get('protocol')}")
+        except Closed:
+            return
+        except Error as error:
+            if self.problem is None:
+                kind = "" if isinstance(error, Unavailable) else f"{self._endpoints.query}: "
+                _log.warning("%s%s", kind, error)
+            self.problem = str(error)
+        else:
+            self.version, self.problem = str(reply.get("version")), None

@@ -1,0 +1,159 @@
+"""Queries as callers ask them, turned into requests, and pages put together. No I/O in here."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import tzinfo
+from typing import Any, Final
+
+from zstream.cursor import parse_cursor
+from zstream.errors import BadFilter, BadRequest, DecodeError
+from zstream.event import Event, Page
+from zstream.keys import normalize
+from zstream.limits import BATCH_BYTES, BATCH_EVENTS, MAX_END, MAX_INTEGER, PAGE_EVENTS
+from zstream.tail import TailCore
+from zstream.times import Time, micros
+
+#: What ``end`` is when it is not given, counted from ``start``.
+DEFAULT_COUNT: Final = 20
+
+Filter = Mapping[str, Any]
+
+
+def make_filter(filter: Filter | None, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a filter together, and check what can be checked without the daemon.
+
+    Args:
+        filter: A map of keys to a scalar or an iterable of scalars, or None.
+        keys: More of the same, given by name.
+
+    Returns:
+        The filter in normal form, its values as texts: a text, or a list of them.
+
+    Raises:
+        TypeError: A key stands in both.
+        BadFilter: It is no map, or a value can match nothing.
+    """
+    if filter is not None and not isinstance(filter, Mapping):
+        raise BadFilter(f"a filter is a map of keys to values, not {type(filter).__name__}")
+    both = set(filter or ()) & set(keys)
+    if both:
+        raise TypeError(f"given both in the filter and by name: {', '.join(sorted(both))}")
+    wanted = {key: _values(key, value) for key, value in {**(filter or {}), **keys}.items()}
+    names = tuple(sorted(wanted))
+    return {
+        names[place]: texts[0] if len(texts) == 1 else list(texts)
+        for place, texts in normalize(wanted, names)
+    }
+
+
+def _values(key: object, value: Any) -> Any:
+    if not isinstance(key, str):
+        raise BadFilter(f"a key is text, not {key!r}")
+    if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+        return value
+    return list(value)
+
+
+def make_range(since: Time | None, until: Time | None, tz: tzinfo | None) -> dict[str, int]:
+    """The fields of a time range; raises BadTime."""
+    fields = {}
+    if since is not None:
+        fields["since"] = micros(since, tz=tz, name="since")
+    if until is not None:
+        fields["until"] = micros(until, tz=tz, name="until")
+    return fields
+
+
+class Items:
+    """One ``items`` call: its requests one by one, and the page that comes of their replies.
+
+    Args:
+        filter, times: As `make_filter` and `make_range` give them.
+        start, end: Which of the newest events; ``end`` None is start + 20.
+        before: The token of another page.
+
+    Attributes:
+        page: What has come so far.
+
+    Raises:
+        BadRequest: ``start`` and ``end`` are no such range.
+    """
+
+    def __init__(
+        self, filter: dict[str, Any], times: dict[str, int], start: int, end: int | None,
+        before: str | None,
+    ) -> None:  # fmt: skip
+        end = start + DEFAULT_COUNT if end is None and type(start) is int else end
+        for name, value in (("start", start), ("end", end)):
+            if type(value) is not int or value < 0:
+                raise BadRequest(f"{name} is a whole number from 0, not {value!r}")
+        if before is not None and not isinstance(before, str):
+            raise BadRequest(f"before is the text of page.next, not {before!r}")
+        assert end is not None
+        if end > MAX_END:
+            raise BadRequest(
+                f"end is {end}; beyond {MAX_END} go on from a page: items(..., before=page.next)"
+            )
+        if end < start:
+            raise BadRequest(f"end is {end}, before start, which is {start}")
+        self._fixed = {"filter": filter, **times}
+        self._start, self._left, self._before = start, end - start, before
+        self.page = Page((), next=before)
+
+    def request(self) -> dict[str, Any] | None:
+        """The fields of the next request, or None when the page is complete."""
+        if not self._left:
+            return None
+        fields = {
+            **self._fixed, "start": self._start, "limit": min(self._left, PAGE_EVENTS),
+        }  # fmt: skip
+        if self._before is not None:
+            fields["before"] = self._before
+        return fields
+
+    def reply(self, reply: Mapping[str, Any]) -> None:
+        """Take the reply to it.
+
+        Raises:
+            DecodeError: It is not what the protocol says.
+        """
+        try:
+            events = [Event(fields, id, ts) for id, ts, fields in reply["events"]]
+            following, skipped, head = reply["next"], reply["skipped"], reply["head"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DecodeError(f"the daemon's page cannot be read: {error!r}") from error
+        self.page.extend(events)
+        self.page.head = self.page.head or head
+        self.page.next = self._before = following
+        self._start = max(0, self._start - skipped)
+        self._left = max(0, self._left - len(events)) if following is not None else 0
+
+
+def make_start(
+    filter: dict[str, Any], after: int | str | None, since: Time | None, tz: tzinfo | None
+) -> TailCore:
+    """Make the core of a tail that begins there.
+
+    Raises:
+        BadRequest: ``after`` is neither an id nor a cursor, or both are given.
+        BadTime: ``since`` is no time.
+    """
+    if after is not None and since is not None:
+        raise BadRequest("a tail begins after an id or cursor, or since a time, not both")
+    if isinstance(after, str):
+        return TailCore(filter, after=parse_cursor(after))
+    if after is not None and (type(after) is not int or not 0 <= after <= MAX_INTEGER):
+        raise BadRequest(f"after is an id or a cursor's text, not {after!r}")
+    start = None if since is None else micros(since, tz=tz, name="since")
+    return TailCore(filter, after=after, since=start)
+
+
+def split(elements: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Cut packed elements into parts that one request can hold."""
+    start = size = 0
+    for place, element in enumerate(elements):
+        if place - start == BATCH_EVENTS or (size + len(element) > BATCH_BYTES and place > start):
+            yield elements[start:place]
+            start, size = place, 0
+        size += len(element)
+    if start < len(elements):
+        yield elements[start:]

@@ -1,0 +1,116 @@
+"""How the conformance suite speaks to a store: events as short tuples, walks as one call."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from zstream.backends.base import Backend, Batch, Head, Page, Position, Producer, Query
+from zstream.keys import Filter, Value
+
+#: An event: its time and its values, in the order of the keys.
+Row = tuple[Any, ...]
+
+
+def only(**wanted: Sequence[str] | str) -> Filter:
+    """A filter on the keys ``kind`` and ``user``, in normal form."""
+    terms = []
+    for position, key in enumerate(("kind", "user")):
+        if key in wanted:
+            values = wanted[key]
+            texts = (values,) if isinstance(values, str) else tuple(sorted(set(values)))
+            terms.append((position, texts))
+    return tuple(terms)
+
+
+class Store:
+    """A backend, and what a test would otherwise write again and again.
+
+    Attributes:
+        backend: The one that is open.
+        head: What its opening gave.
+    """
+
+    backend: Backend
+    head: Head
+
+    def __init__(self, make: Callable[[], Backend]) -> None:
+        """Remember how to make the backend; nothing is opened yet."""
+        self._make = make
+        self._arrival = 1_000_000
+
+    def open(self, keys: Sequence[str] | None) -> Head:
+        """Make a backend and open it."""
+        self.backend = self._make()
+        self.head = self.backend.open(keys)
+        return self.head
+
+    def reopen(self, keys: Sequence[str] | None = None) -> Head:
+        """Close it and open it by a backend of its own, as another process would."""
+        self.close()
+        return self.open(keys)
+
+    def close(self) -> None:
+        """Close it."""
+        self.backend.close()
+
+    def add(
+        self,
+        *rows: Row,
+        bodies: Sequence[bytes] | None = None,
+        arrival: int | None = None,
+        producers: Sequence[Producer] = (),
+        first: int | None = None,
+    ) -> list[int]:
+        """Append rows as one batch, with bodies that name their ids, and return their ids."""
+        first = self.backend.last_id() + 1 if first is None else first
+        ids = list(range(first, first + len(rows)))
+        columns: list[list[Value]] = [[] for _ in self.head.keys]
+        for _, *values in rows:
+            for position, column in enumerate(columns):
+                column.append(values[position] if position < len(values) else None)
+        if arrival is None:
+            arrival = self._arrival
+        self._arrival = max(arrival, self._arrival) + 1
+        if bodies is None:
+            bodies = [b"event %d" % id for id in ids]
+        ts = [row[0] for row in rows]
+        self.backend.append(Batch(first, ts, bodies, columns, arrival, producers))
+        return ids
+
+    def ids(self, filter: Filter = (), **query: Any) -> list[int]:
+        """The ids of a slice, newest first: follows ``next`` to the end."""
+        return [id for page in self.pages(Query(filter, **query)) for id in page.ids]
+
+    def pages(self, query: Query) -> list[Page]:
+        """All pages of a slice. The offset counts once."""
+        pages = []
+        while True:
+            page = self.backend.items(query)
+            pages.append(page)
+            if page.next is None:
+                return pages
+            before, query = query.before, after(query, page)
+            assert before is None or page.next < before, "a page that leads nowhere"
+
+    def replayed(self, filter: Filter = (), start: int = 0, **query: Any) -> list[int]:
+        """The ids of a slice, oldest first: replays on to the end."""
+        ids: list[int] = []
+        while True:
+            page = self.backend.replay(Query(filter, **query), start)
+            ids += page.ids
+            if page.upto == page.head:
+                return ids
+            assert page.upto > start, "a replay that leads nowhere"
+            start = page.upto
+
+    def count(self, filter: Filter = (), **query: Any) -> int:
+        """How many events a slice has."""
+        return self.backend.count(Query(filter, **query))
+
+
+def after(query: Query, page: Page) -> Query:
+    """The query for the page that follows."""
+    assert page.next is not None
+    before = Position(*page.next)
+    head = page.head if query.head is None else query.head
+    return replace(query, before=before, offset=query.offset - page.skipped, head=head)
