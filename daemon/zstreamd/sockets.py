@@ -72,9 +72,13 @@ class Sockets:
         socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, most_bytes)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 10_000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 30_000)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, 60_000)
+        # TCP finds the peers that vanished, not ZMTP heartbeats from here: libzmq sends its PING to
+        # ZMTP 3.0 peers too, and those (go-zeromq) take it for a reply and never answer it. Who
+        # wants heartbeats sets them on its own side; libzmq answers them here all the same.
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 6)
         return socket
 
     def _bind(self, socket: "zmq.Socket[bytes]", endpoint: str) -> str:
