@@ -139,10 +139,12 @@ def _filter_text(key: str, value: object) -> str:
     text = index_text(value)
     if text is not None:
         return text
-    if isinstance(value, str):
-        why = "it has a NUL character" if "\0" in value else f"it is over {MAX_TEXT_BYTES} bytes"
-    elif isinstance(value, float):
+    if isinstance(value, str) and "\0" in value:
+        why = "it has a NUL character"
+    elif isinstance(value, float) and not math.isfinite(value):
         why = "it is not finite"
+    elif isinstance(value, str | int | float):
+        why = f"it is over {MAX_TEXT_BYTES} bytes as text"
     else:
         why = f"{'null' if value is None else type(value).__name__} is never indexed"
     raise BadFilter(f"{key}: {_show(value)} matches nothing: {why}")
