@@ -144,7 +144,7 @@ def run(config: Path | None, **flags: Any) -> None:
 
 
 def _serve(settings: Settings) -> Exit:
-    # Late, so that --help and --version need no sockets.
+    # Late, so that --help and --version load no server.
     from zstreamd.server import Server
 
     try:
