@@ -198,14 +198,16 @@ def replay(view: View, query: Query, after: int, budget: int) -> tuple[list[Row]
         The rows, and the id that the page is complete up to.
     """
     rows: list[Row] = []
-    spent = 0
-    done = max(after, view.floor)
+    spent = opening = 0
+    done = start = max(after, view.floor)
     for segment in view.segments:
         count = segment.count(view.head)
         if count <= 0 or segment.first + count - 1 <= done:
             continue
+        if opening >= budget and done > start:
+            return rows, done
         slots, rest = _by_id(segment, count, query.filter, done)
-        spent += sum(len(values) for _, values in query.filter) // 8
+        opening += sum(len(values) for _, values in query.filter) // 8
         for slot in slots:
             if spent >= budget:
                 return rows, done
