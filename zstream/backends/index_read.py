@@ -13,7 +13,7 @@ from zstream.keys import Filter
 from zstream.limits import MAX_INTEGER
 
 #: So many values are merged as they come; more are gathered, or looked for row by row.
-_MERGED_VALUES: Final = 64
+MERGED_VALUES: Final = 64
 #: Rows are looked through where one in so many or more has a wanted value.
 _SCANNED: Final = 16
 #: Rows that are looked at beyond a full page, to tell whether it is the last.
@@ -86,7 +86,7 @@ class _Run:
         begin, end = _range(segment, count, top, since)
         if not terms:
             self.slots = iter(range(end - 1, begin - 1, -1))
-        elif len(terms[0].wanted) <= _MERGED_VALUES:
+        elif len(terms[0].wanted) <= MERGED_VALUES:
             runs = terms[0].runs(end)
             slots = runs[0] if len(runs) == 1 else map(_FIRST, groupby(merge(*runs, reverse=True)))
             self.slots = takewhile(lambda slot: slot >= begin, slots)
