@@ -10,15 +10,14 @@ from typing import Any, Literal, Self, overload
 
 from zstream import lifecycle, wire
 from zstream.endpoints import Endpoints
-from zstream.errors import DecodeError, EventError
 from zstream.event import Page
 from zstream.follower import Tail
 from zstream.insert_channel import OnRefused
 from zstream.link import Link
 from zstream.options import Options, find_endpoints
 from zstream.outbox import OnFull, Outbox
-from zstream.packing import Default, Packer
-from zstream.queries import Filter, Items, make_filter, make_range, make_start, split
+from zstream.packing import Default, Fields, Packer
+from zstream.queries import Filter, Inserts, Items, make_filter, make_query, make_start
 from zstream.query_channel import Request
 from zstream.times import Time
 
@@ -43,10 +42,12 @@ class Client:
             set); what it returns is packed instead. ``default=str`` takes nearly everything.
         tz: The zone of dates and times that name none.
         on_refused: Called as ``on_refused(events, error)`` when the daemon refused events for
-            good. ``events`` are those of them whose reason the daemon still has, the newest 100,
-            with id 0 and ts 0 or their date; ``error`` is a `Refused` that counts all. It runs in
-            the background thread and must not wait for the client. Without it the next ``flush``
-            raises that error.
+            good: ``events`` are those of them whose reason it still has, the newest 100, with id
+            0 and ts 0 or their date; ``error`` is a `Refused` that counts all. It runs in the
+            background thread, for which it must not wait. Without it ``flush`` raises the error.
+
+    Attributes:
+        url: The query endpoint.
 
     Raises:
         ConfigError: A setting cannot work.
@@ -65,6 +66,7 @@ class Client:
         on_refused: OnRefused | None = None,
     ) -> None:
         self._endpoints = find_endpoints(url)
+        self.url = self._endpoints.query
         self._options = Options(timeout, buffer_bytes, on_full, spool, default, tz, on_refused)
         self._packer = Packer(default, tz)
         self._begin()
@@ -78,26 +80,17 @@ class Client:
         self._finalizer = weakref.finalize(self, self._link.retire)
         self._finalizer.atexit = False
 
-    @property
-    def url(self) -> str:
-        """The query endpoint."""
-        return self._endpoints.query
-
     # ------------------------------------------------------------ inserts
 
     @overload
     def insert(
-        self, event: Mapping[str, Any], *, date: Time | None = None, wait: Literal[False] = False
+        self, event: Fields, *, date: Time | None = None, wait: Literal[False] = False
     ) -> None: ...
 
     @overload
-    def insert(
-        self, event: Mapping[str, Any], *, date: Time | None = None, wait: bool
-    ) -> int | None: ...
+    def insert(self, event: Fields, *, date: Time | None = None, wait: bool) -> int | None: ...
 
-    def insert(
-        self, event: Mapping[str, Any], *, date: Time | None = None, wait: bool = False
-    ) -> int | None:
+    def insert(self, event: Fields, *, date: Time | None = None, wait: bool = False) -> int | None:
         """Insert an event: pack it, queue it, and return. What becomes of it ``flush`` tells.
 
         Args:
@@ -122,9 +115,7 @@ class Client:
         self._outbox.put(element)
         return None
 
-    def insert_many(
-        self, events: Iterable[Mapping[str, Any]], *, wait: bool = False
-    ) -> list[int] | None:
+    def insert_many(self, events: Iterable[Fields], *, wait: bool = False) -> list[int] | None:
         """Insert events in their order; beyond the buffer it waits for room, and drops nothing.
 
         Args:
@@ -141,7 +132,7 @@ class Client:
             TimedOut, Unavailable: With ``wait``; a note says how many were stored.
             Closed: The client is closed.
         """
-        elements = self._elements(events)
+        elements = self._packer.elements(events)
         if wait:
             return self._insert_now(list(elements))
         for element in elements:
@@ -164,27 +155,15 @@ class Client:
         self._link.check()
         self._outbox.flush(timeout)
 
-    def _elements(self, events: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
-        for place, event in enumerate(events):
-            try:
-                yield self._packer.element(event)
-            except EventError as error:
-                raise EventError(f"events[{place}]: {error}") from None
-
     def _insert_now(self, elements: list[bytes]) -> list[int]:
-        ids: list[int] = []
-        for part in split(elements):
-            packed = wire.array_header(len(part)) + b"".join(part)
+        inserts = Inserts(elements)
+        while (packed := inserts.request()) is not None:
             try:
-                new = self._ask("insert", {}, {"events": packed})["ids"]
-                if not isinstance(new, list) or len(new) != len(part):
-                    raise DecodeError("the daemon answered an insert with other ids than asked for")
+                inserts.reply(self._ask("insert", {}, packed))
             except Exception as error:
-                if ids:
-                    error.add_note(f"the first {len(ids)} of {len(elements)} events were stored")
+                inserts.annotate(error)
                 raise
-            ids += new
-        return ids
+        return inserts.ids
 
     # ------------------------------------------------------------ queries
 
@@ -215,8 +194,8 @@ class Client:
             TimedOut, Unavailable, Busy: The daemon did not answer, or not now.
             TypeError: A key stands in the filter and among ``keys``.
         """
-        times = make_range(since, until, self._options.tz)
-        items = Items(make_filter(filter, keys), times, start, end, before)
+        query = make_query(filter, keys, since, until, self._options.tz)
+        items = Items(query, start, end, before)
         while (fields := items.request()) is not None:
             items.reply(self._ask("items", fields))
         return items.page
@@ -226,8 +205,8 @@ class Client:
         until: Time | None = None, **keys: Any,
     ) -> int:  # fmt: skip
         """Count events; arguments and errors as of ``items``."""
-        times = make_range(since, until, self._options.tz)
-        return int(self._ask("count", {"filter": make_filter(filter, keys), **times})["count"])
+        query = make_query(filter, keys, since, until, self._options.tz)
+        return int(self._ask("count", query)["count"])
 
     def tail(
         self, filter: Filter | None = None, /, *, after: int | str | None = None,
@@ -250,7 +229,7 @@ class Client:
         """
         wanted = make_filter(filter, keys)
         core = make_start(wanted, after, since, self._options.tz)
-        tail = Tail(self._link, wire.encode_topic(wanted), core, self._options.timeout)
+        tail = Tail(self, self._link, wire.encode_topic(wanted), core, self._options.timeout)
         self._tails.add(tail)
         tail.start()
         return tail
@@ -279,35 +258,26 @@ class Client:
         """What this client knows of itself, without asking the daemon.
 
         Returns:
-            A map with ``queued`` (events not yet sent), ``queued_bytes`` (of all events whose
-            fate is not known, 48 for each included), ``sent``, ``confirmed`` (on disk),
-            ``unconfirmed``, ``refused``, ``lost`` (with a daemon that went away), ``dropped``
-            (the buffer was full), ``tails``, ``connected``, ``daemon`` (its version, once it
-            answered) and ``problem`` (why it cannot be used, or None).
+            A map: the events ``queued`` (not yet sent), ``sent``, ``unconfirmed`` (of those),
+            ``confirmed`` (on disk), ``refused``, ``lost`` (with a daemon that went away) and
+            ``dropped`` (no room); ``queued_bytes`` of all that are not settled, 48 for each
+            included; ``tails``, ``connected``, ``daemon`` (its version, once it answered) and
+            ``problem`` (why it cannot be used, or None).
         """
-        outbox, progress = self._outbox, self._outbox.progress
-        unsettled = outbox.unsettled
         return {
-            "queued": unsettled - (progress.sent - progress.settled),
-            "queued_bytes": outbox.held_bytes,
-            "sent": progress.sent,
-            "confirmed": progress.stored,
-            "unconfirmed": progress.sent - progress.settled,
-            "refused": progress.refused,
-            "lost": progress.lost,
-            "dropped": outbox.dropped,
+            **self._outbox.stats(),
             "tails": sum(not tail.is_closed for tail in self._tails),
             "connected": self._link.is_connected,
-            "daemon": self._link.version,
-            "problem": self._link.problem,
+            "daemon": self._link.greeting.version,
+            "problem": self._link.greeting.problem,
         }
 
     def close(self) -> None:
         """Send what is left and stop; later calls raise Closed. A second close does nothing.
 
-        It waits for confirmations as long as ``timeout`` says, but less than a second if nobody
-        is connected. What is then not known to be on disk is counted in a warning: call
-        ``flush`` before it to get an error instead. Tails are closed, their iterators end.
+        It waits for confirmations for ``timeout`` seconds, less than one if nobody is connected,
+        and warns of what is then not known to be on disk; ``flush`` before it raises instead.
+        Tails are closed: their iterators end.
         """
         for tail in list(self._tails):
             tail.close()
@@ -317,6 +287,7 @@ class Client:
 
     def after_fork(self) -> None:
         """Begin anew in a forked child; called by itself."""
+        self._link.disown()
         lifecycle.keep((self._link, self._outbox, list(self._tails)))
         self._finalizer.detach()
         self._begin()
@@ -329,6 +300,3 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:  # fmt: skip
         self.close()
-
-    def __repr__(self) -> str:
-        return f"Client({self.url!r})"

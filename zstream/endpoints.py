@@ -11,7 +11,7 @@ from zstream.errors import ConfigError
 DEFAULT_QUERY: Final = "tcp://127.0.0.1:5570"
 
 _TCP = re.compile(
-    r"tcp://(?P<host>\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/;@\[\]]+):(?P<port>\d{1,5}|\*)"
+    r"tcp://(?P<host>\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9._-]+|\*):(?P<port>\d{1,5}|\*)"
 )
 _MAX_IPC_BYTES = 107  # sizeof(sockaddr_un.sun_path) less its NUL
 

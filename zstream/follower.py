@@ -99,7 +99,10 @@ class Tail:
     Made by ``Client.tail``. One thread at a time reads it; any thread may close it.
     """
 
-    def __init__(self, link: Link, topic: bytes, core: TailCore, timeout: float) -> None:
+    def __init__(
+        self, owner: object, link: Link, topic: bytes, core: TailCore, timeout: float
+    ) -> None:
+        self._owner = owner  # a client that is let go of stops, and a tail needs it
         self._link, self._topic, self._core, self._timeout = link, topic, core, timeout
         self._feed = Feed()
         self._pid = os.getpid()
@@ -148,10 +151,7 @@ class Tail:
         # A forked child must not touch the parent's locks: another thread may have held them.
         if self._pid == os.getpid() and not self._feed.is_closed:
             self._feed.close()
-            try:
-                self._link.leave(self._topic, self._feed.push)
-            except Closed:
-                return
+            self._link.leave(self._topic, self._feed.push)
 
     def start(self) -> None:
         """Subscribe, and wait for the first HELLO; ``Client.tail`` does."""
@@ -247,4 +247,6 @@ class Tail:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        # No locks: the garbage collector may run in the middle of anything.
+        if self._pid == os.getpid():
+            self._link.leave(self._topic, self._feed.push)

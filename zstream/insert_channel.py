@@ -7,9 +7,10 @@ from typing import Any, Final
 import zmq
 
 from zstream import wire
+from zstream.confirmation import Ask, Refusal, Report, Watermark
 from zstream.errors import DecodeError, Error, Refused, Unavailable
 from zstream.event import Event
-from zstream.lane import ASK_S, Ask, Lane, Refusal, Report, Watermark
+from zstream.lane import ASK_S, Lane
 from zstream.outbox import Outbox, Progress, refused_error
 from zstream.query_channel import Request
 from zstream.sockets import Port

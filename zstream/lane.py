@@ -19,11 +19,12 @@ restored or emptied).
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from zstream import wire
+from zstream.confirmation import Ask, Refusal, Report, Watermark
 from zstream.limits import BATCH_BYTES, BATCH_EVENTS
 
 #: What an element takes in memory beside its bytes, about.
@@ -38,47 +39,6 @@ ASK_FIRST_S: Final = 0.05
 QUIET_S: Final = 2.0
 #: Seconds between probes: doubling from the first to the last.
 PROBE_S: Final = (0.1, 5.0)
-
-#: A refusal as ``watermark`` gives it: batch, position, code, message.
-Refusal = tuple[int, int, str, str]
-
-
-class Watermark(NamedTuple):
-    """What the daemon keeps of a producer, as it answers ``watermark``."""
-
-    epoch: int
-    last: int
-    refused: int
-    refusals: Sequence[Refusal] = ()
-
-
-class Ask(NamedTuple):
-    """A watermark that is asked for, and what was known when it was."""
-
-    producer: bytes
-    confirmed_n: int
-    broken: bool
-
-
-@dataclass(slots=True)
-class Report:
-    """Events that were refused for good.
-
-    Attributes:
-        count: How many.
-        refusals: Those of which the daemon kept the reason.
-        elements: The same ones' elements; empty unless the lane keeps them.
-    """
-
-    count: int
-    refusals: list[Refusal] = field(default_factory=list)
-    elements: list[bytes] = field(default_factory=list)
-
-    def add(self, refusal: Refusal, elements: Sequence[bytes] | None) -> None:
-        """Add one of the batch with these elements, if they were kept."""
-        self.refusals.append(refusal)
-        if elements is not None and 0 <= refusal[1] < len(elements):
-            self.elements.append(elements[refusal[1]])
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 #: Seconds that the end of the process waits for confirmations: as long as a daemon is there,
 #: and when nobody is.
 EXIT_S: Final = 5.0
-EXIT_ALONE_S: Final = 0.8
+EXIT_ALONE_S: Final = 0.7
 
 
 class Drainable(Protocol):

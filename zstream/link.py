@@ -1,13 +1,12 @@
 """The link: one background thread that owns a client's sockets.
 
-Callers leave events in the outbox and commands in a queue, and wake the thread if it sleeps. The
-thread starts with the first of them. Nothing of a client's caller is done in it but ``on_refused``.
+Callers leave events in the outbox and commands in a queue, and wake the thread if it sleeps. It
+starts with the first of them. No code of a caller runs in it but ``on_refused``.
 """
 
 import logging
 import math
 import os
-import socket
 import threading
 import time
 from collections import deque
@@ -16,17 +15,16 @@ from typing import Final
 
 import zmq
 
-from zstream import lifecycle, wire
+from zstream import lifecycle
 from zstream.endpoints import Endpoints
-from zstream.errors import Closed, Error, Unavailable, VersionMismatch
+from zstream.errors import Closed
 from zstream.follow_channel import FollowChannel, Sink
+from zstream.greeting import Greeting
 from zstream.insert_channel import InsertChannel, OnRefused
 from zstream.outbox import Outbox
 from zstream.query_channel import QueryChannel, Request
-from zstream.sockets import Port, Sockets
+from zstream.sockets import Bell, Port, Sockets, check_libzmq
 
-#: Seconds until the first ping gives up and the log says that nobody is there.
-_PING_S: Final = 3.0
 #: Seconds to wait for the thread's end once it was told.
 _JOIN_S: Final = 2.0
 
@@ -34,7 +32,7 @@ _log = logging.getLogger("zstream")
 
 
 class Link:
-    """The thread and its sockets.
+    """The thread.
 
     Args:
         endpoints: Of the daemon.
@@ -42,41 +40,39 @@ class Link:
         on_refused: Hears of refused events, in the thread.
 
     Attributes:
-        version: The daemon's version, once it answered a ping.
-        problem: Why the daemon cannot be used, as far as is known, or None.
+        greeting: What is known of the daemon.
         is_connected: Whether a socket has a connection.
     """
 
     def __init__(self, endpoints: Endpoints, outbox: Outbox, on_refused: OnRefused | None) -> None:
+        check_libzmq()
+        self.url = endpoints.query
+        self.is_connected = False
         self._endpoints = endpoints
         self._outbox = outbox
         outbox.wake = self.wake
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler or a finalizer may come in the middle.
+        self._lock = threading.RLock()
         self._commands: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
-        self._ears: tuple[socket.socket, socket.socket] | None = None
-        self._is_dozing = self._is_retired = self._is_stopped = self._has_more = False
+        self._bell: Bell | None = None
+        self._is_dozing = self._is_retired = self._is_stopped = self._is_drained = False
+        self._has_more = False
         self._queries = QueryChannel(endpoints.query)
+        self.greeting = Greeting(endpoints.query, self._queries.submit)
         self._inserts = InsertChannel(outbox, on_refused, self._queries.submit)
         self._follows = FollowChannel()
         self._topic = b""
-        self.version: str | None = None
-        self.problem: str | None = None
-        self.is_connected = False
 
     # ------------------------------------------------------------ any thread
 
     def wake(self) -> None:
         """Wake the thread; start it if it does not run."""
-        if self._thread is None and not self._start():
-            return
-        self._signal()
-
-    @property
-    def url(self) -> str:
-        """The query endpoint, for errors."""
-        return self._endpoints.query
+        if self._thread is None:
+            self._start()
+        if self._bell is not None:
+            self._bell.ring()
 
     def submit(self, request: Request) -> Request:
         """Send a request; wait for the reply with its ``wait``.
@@ -88,29 +84,20 @@ class Link:
         return request
 
     def follow(self, topic: bytes, sink: Sink) -> None:
-        """Subscribe; the sink is called in the thread."""
+        """Subscribe; the sink is called in the thread. Raises Closed as ``submit`` does."""
         self._do(lambda: self._follows.follow(self._publish_port(), topic, sink))
 
     def leave(self, topic: bytes, sink: Sink) -> None:
-        """Unsubscribe; does nothing once the link is stopped."""
-        if not self._is_over():
-            self._do(lambda: self._follows.leave(self._publish_port(), topic, sink))
+        """Unsubscribe. It takes no lock, so that a finalizer may call it."""
+        self._commands.append(lambda: self._follows.leave(self._publish_port(), topic, sink))
+        if self._bell is not None:
+            self._bell.ring()
 
     def retire(self) -> None:
-        """Nobody uses the client any more: send what it has, then stop.
-
-        It may be called from the garbage collector, so it takes no lock.
-        """
+        """Nobody uses the client any more: send what it has, then stop. It takes no lock."""
         self._is_retired = True
-        self._signal()
-
-    def stop(self) -> None:
-        """End the thread and wait for it."""
-        self._is_stopped = True
-        self._signal()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S)
-        lifecycle.forget(self)
+        if self._bell is not None:
+            self._bell.ring()
 
     def drain(self, start: float, timeout: float, alone: float) -> None:
         """Send what is left, then stop.
@@ -120,16 +107,30 @@ class Link:
             timeout: Seconds to wait at the most.
             alone: Seconds to wait as long as nobody is connected.
         """
-        if self._is_over():
+        if self._thread is threading.current_thread():
+            self.retire()  # on_refused closes the client: it cannot wait for itself
             return
-        if self._thread is None and self._ears is not None:
-            # The interpreter ends and started no thread: do its work here.
-            self._run(lambda: self._outbox.is_drained(start, timeout, alone))
-        missing = self._outbox.drain(start, timeout, alone)
-        if missing:
+        with self._lock:
+            if self._is_over():
+                return
+            if self._thread is None and self._bell is not None:
+                # The interpreter ends and started no thread: do its work here.
+                self._run(lambda: self._outbox.is_drained(start, timeout, alone))
+            missing = self._outbox.drain(start, timeout, alone)
+            is_first, self._is_drained = not self._is_drained, True
+            self._is_stopped = True
+            if self._bell is not None:
+                self._bell.ring()
+            if self._thread is not None:
+                self._thread.join(_JOIN_S)
+        if missing and is_first:
             why = "confirmed in time by the daemon" if self.is_connected else "stored: no daemon"
-            _log.warning("%d events were not %s at %s", missing, why, self._endpoints.query)
-        self.stop()
+            _log.warning("%d events were not %s at %s", missing, why, self.url)
+
+    def disown(self) -> None:
+        """Close what a forked child can close of its parent's without touching libzmq."""
+        if self._bell is not None:
+            self._bell.close()
 
     def check(self) -> None:
         """Refuse to wait for a link that is stopped, or in its own thread.
@@ -155,43 +156,34 @@ class Link:
         if self._is_dozing or self._thread is None:
             self.wake()
 
-    def _signal(self) -> None:
-        if self._ears is not None:
-            try:
-                self._ears[1].send(b"\0")
-            except OSError:
-                return  # it is full, so the thread will wake; or it is closed
-
-    def _start(self) -> bool:
+    def _start(self) -> None:
         with self._lock:
-            if self._thread is not None or self._is_stopped:
-                return not self._is_stopped
-            self._ears = socket.socketpair()
-            for ear in self._ears:
-                ear.setblocking(False)
-            thread = threading.Thread(target=self._run, name="zstream-link", daemon=True)
+            if self._bell is not None or self._is_stopped:
+                return  # it runs, or is about to
+            self._bell = Bell()
             lifecycle.register(self)
+            thread = threading.Thread(target=self._run, name="zstream-link", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                return False  # the interpreter is ending; `drain` does the work
+                return  # the interpreter is ending; `drain` does the work
             self._thread = thread
-            return True
 
     # ------------------------------------------------------------ the thread
 
     def _run(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        assert self._bell is not None
+        self._outbox.thread = threading.get_ident()
         try:
             self._sockets = Sockets(self._endpoints)
             self._poller = zmq.Poller()
             self._ports: dict[Port, int] = {}
             self._insert: Port | None = None
             self._publish: Port | None = None
-            assert self._ears is not None
-            self._poller.register(self._ears[0], zmq.POLLIN)
-            self._query = self._watch(self._sockets.query())
-            self._ping()
+            self._poller.register(self._bell, zmq.POLLIN)
             try:
+                self._query = self._watch(self._sockets.query())
+                self.greeting.send()
                 while not (self._is_stopped or is_over()):
                     self._turn(time.monotonic())
                     self._sleep()
@@ -199,12 +191,12 @@ class Link:
                 self._sockets.close()
         except Exception:  # noqa: BLE001 - a defect must be heard of; callers time out, none hangs
             _log.exception("the client's thread failed")
-            self.problem = "the client's thread failed; the log says more"
+            self.greeting.problem = "the client's thread failed; the log says more"
         finally:
             self._is_stopped = True
+            self._outbox.close()
             self._queries.close()
-            for ear in self._ears or ():
-                ear.close()
+            self._bell.close()
             lifecycle.forget(self)
 
     def _turn(self, now: float) -> None:
@@ -236,10 +228,9 @@ class Link:
                 times.append(self._inserts.nap_until)
             until = min((each for each in times if each is not None), default=math.inf)
             wait_ms = math.ceil(min(max(0.0, until - now), 60.0) * 1000)
-        assert self._ears is not None
-        ears = self._ears[0]
-        if ears.fileno() in dict(self._poller.poll(wait_ms)):
-            ears.recv(4096)
+        assert self._bell is not None
+        if self._bell.fileno() in dict(self._poller.poll(wait_ms)):
+            self._bell.quiet()
         self._is_dozing = False
         self._outbox.wake_up()
 
@@ -253,8 +244,8 @@ class Link:
             elif port is self._query:
                 if not all(happened):
                     self._queries.disconnected()
-                if port.is_connected and self.problem is not None:
-                    self._ping()
+                if port.is_connected:
+                    self.greeting.connected()
             is_connected = self._query.is_connected or bool(
                 self._insert and self._insert.is_connected
             )
@@ -291,21 +282,3 @@ class Link:
         if self._ports[port] != flags:
             self._ports[port] = flags
             self._poller.modify(port.socket, flags)
-
-    def _ping(self) -> None:
-        self._queries.submit(Request("ping", {}, _PING_S, self._pinged))
-
-    def _pinged(self, request: Request) -> None:
-        try:
-            reply = request.result()
-            if reply.get("protocol") != wire.VERSION:
-                raise VersionMismatch(f"the daemon speaks protocol {reply.get('protocol')}")
-        except Closed:
-            return
-        except Error as error:
-            if self.problem is None:
-                kind = "" if isinstance(error, Unavailable) else f"{self._endpoints.query}: "
-                _log.warning("%s%s", kind, error)
-            self.problem = str(error)
-        else:
-            self.version, self.problem = str(reply.get("version")), None

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
+from zstream.confirmation import Refusal
 from zstream.errors import BufferFull, Closed, FlushError, Refused
-from zstream.lane import ELEMENT_OVERHEAD, Refusal
+from zstream.lane import ELEMENT_OVERHEAD
 
 OnFull = Literal["drop", "block", "raise"]
 
@@ -41,7 +42,8 @@ class Outbox:
         raises_refused: Whether ``flush`` tells of refused events.
 
     Attributes:
-        wake: Called, without the lock, when the link's thread sleeps and has something to do.
+        wake: Called, with the lock held, when the link's thread sleeps and has something to do.
+        thread: The link's thread, which cannot wait for itself.
         dropped: Events that were dropped because the buffer was full.
         progress: What the link's thread told last.
     """
@@ -51,27 +53,44 @@ class Outbox:
         self._on_full = on_full
         self._raises_refused = raises_refused
         self.wake: Callable[[], None] = lambda: None
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler or a finalizer may insert in the middle of an insert.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._elements: list[bytes] = []
-        self._bytes = self._accepted = 0
+        self._new_bytes = self._held = self._taken = 0
         self._asleep = True
         self._closed = self._connected = False
         self._refusals: list[Refusal] = []
         self._told = Progress()
         self._told_dropped = 0
+        self.thread: int | None = None
         self.dropped = 0
         self.progress = Progress()
 
     @property
-    def unsettled(self) -> int:
-        """Events whose fate is not known."""
-        return self._accepted - self.progress.settled
+    def accepted(self) -> int:
+        """Events that were put, ever."""
+        return self._taken + len(self._elements)
 
     @property
-    def held_bytes(self) -> int:
-        """Bytes of the events whose fate is not known, `ELEMENT_OVERHEAD` included."""
-        return self._bytes
+    def unsettled(self) -> int:
+        """Events whose fate is not known."""
+        return self.accepted - self.progress.settled
+
+    def stats(self) -> dict[str, int]:
+        """What ``Client.stats`` tells of the events."""
+        with self._lock:
+            unconfirmed = self.progress.sent - self.progress.settled
+            return {
+                "queued": self.unsettled - unconfirmed,
+                "queued_bytes": self._held + self._new_bytes,
+                "sent": self.progress.sent,
+                "confirmed": self.progress.stored,
+                "unconfirmed": unconfirmed,
+                "refused": self.progress.refused,
+                "lost": self.progress.lost,
+                "dropped": self.dropped,
+            }
 
     # ------------------------------------------------------------ any thread
 
@@ -86,21 +105,24 @@ class Outbox:
         with self._lock:
             if self._closed:
                 raise Closed("the client is closed")
-            if self._bytes + size <= self._limit or self._has_room(size, on_full or self._on_full):
-                self._bytes += size
-                self._accepted += 1
+            if self._held + self._new_bytes + size <= self._limit or self._has_room(
+                size, on_full or self._on_full
+            ):
+                self._new_bytes += size
                 self._elements.append(element)
-                if not self._asleep:
-                    return
-                self._asleep = False
-                act = self.wake
-            else:
-                self.dropped += 1
-                if self.dropped > 1:
-                    return
-                act = self._warn
-        # Without the lock: a log handler may put events itself.
-        act()
+                if self._asleep:
+                    # In this order, and under the lock: an interrupt between the two costs a
+                    # needless wake-up, the other way round it would cost the needed one.
+                    self.wake()
+                    self._asleep = False
+                return
+            self.dropped += 1
+            is_first = self.dropped == 1
+        if is_first:  # without the lock: the log's handler may insert
+            _log.warning(
+                "events are dropped: %d bytes of them wait for the daemon already (buffer_bytes);"
+                " stats() counts them", self._limit,
+            )  # fmt: skip
 
     def flush(self, timeout: float) -> None:
         """Wait until the fate of all that was put before is known.
@@ -112,7 +134,7 @@ class Outbox:
         until = time.monotonic() + timeout
         with self._changed:
             told, told_dropped = self._told, self._told_dropped
-            mark = self._accepted
+            mark = self.accepted
             self._wait(lambda: self.progress.settled >= mark, until)
             pending = max(0, mark - self.progress.settled)
             lost, dropped = self.progress.lost - told.lost, self.dropped - told_dropped
@@ -142,8 +164,7 @@ class Outbox:
             included.
         """
         with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+            self.close()
             while not self.is_drained(start, timeout, alone):
                 until = start + (timeout if self._connected else alone)
                 self._changed.wait(max(0.0, until - time.monotonic()))
@@ -159,22 +180,20 @@ class Outbox:
         while not is_done() and (left := until - time.monotonic()) > 0:
             self._changed.wait(left)
 
+    def _fits(self, size: int) -> bool:
+        held = self._held + self._new_bytes
+        return held + size <= self._limit or held <= 0
+
     def _has_room(self, size: int, on_full: OnFull) -> bool:
-        while self._bytes + size > self._limit and self._bytes:
+        while not self._fits(size):
             if on_full == "drop":
                 return False
-            if on_full == "raise":
-                raise BufferFull(f"{self._bytes} bytes of events wait for the daemon already")
+            if on_full == "raise" or self.thread == threading.get_ident():
+                raise BufferFull(f"{self._limit} bytes of events wait for the daemon already")
             self._changed.wait()
             if self._closed:
                 raise Closed("the client was closed while it waited for room")
         return True
-
-    def _warn(self) -> None:
-        _log.warning(
-            "events are dropped: %d bytes of them wait for the daemon already (buffer_bytes);"
-            " stats() counts them", self._bytes,
-        )  # fmt: skip
 
     # ------------------------------------------------------------ the link's thread
 
@@ -184,6 +203,9 @@ class Outbox:
             return []
         with self._lock:
             taken, self._elements = self._elements, []
+            self._taken += len(taken)
+            self._held += sum(map(len, taken)) + ELEMENT_OVERHEAD * len(taken)
+            self._new_bytes = 0
             return taken
 
     def sleep(self) -> bool:
@@ -199,9 +221,15 @@ class Outbox:
     def tell(self, progress: Progress, refusals: list[Refusal]) -> None:
         """Say how far the events came."""
         with self._changed:
-            self._bytes -= progress.released - self.progress.released
+            self._held -= progress.released - self.progress.released
             self.progress = progress
             self._refusals = [*self._refusals, *refusals][-_KEPT_REFUSALS:]
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take nothing any more, and wake whoever waits for room."""
+        with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
     def tell_connected(self, connected: bool) -> None:

@@ -6,7 +6,7 @@ knows where it is.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from zstream.times import Time, micros
 
 #: Turns a value that cannot be packed into one that can, as in ``json.dumps``.
 Default = Callable[[Any], Any]
+#: An event as callers give it.
+Fields = Mapping[str, Any]
 
 _TEXT: Final = {str}
 _PLAIN: Final = frozenset((str, int, float, bool, type(None), bytes))
@@ -40,7 +42,7 @@ class Packer:
         self._default = default
         self._tz = tz
 
-    def element(self, event: Mapping[str, Any], date: Time | None = None) -> bytes:
+    def element(self, event: Fields, date: Time | None = None) -> bytes:
         """Pack one element of a batch: the event, with its date if it has one.
 
         Raises:
@@ -50,7 +52,15 @@ class Packer:
         body = self.pack(event)
         return body if date is None else wire.element(body, micros(date, tz=self._tz))
 
-    def pack(self, event: Mapping[str, Any]) -> bytes:
+    def elements(self, events: Iterable[Fields]) -> Iterator[bytes]:
+        """Pack elements one by one; an EventError names the event's place, from 0."""
+        for place, event in enumerate(events):
+            try:
+                yield self.element(event)
+            except EventError as error:
+                raise EventError(f"events[{place}]: {error}") from None
+
+    def pack(self, event: Fields) -> bytes:
         """Pack one event.
 
         Raises:

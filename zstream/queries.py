@@ -1,9 +1,10 @@
 """Queries as callers ask them, turned into requests, and pages put together. No I/O in here."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any, Final
 
+from zstream import wire
 from zstream.cursor import parse_cursor
 from zstream.errors import BadFilter, BadRequest, DecodeError
 from zstream.event import Event, Page
@@ -53,9 +54,12 @@ def _values(key: object, value: Any) -> Any:
     return list(value)
 
 
-def make_range(since: Time | None, until: Time | None, tz: tzinfo | None) -> dict[str, int]:
-    """The fields of a time range; raises BadTime."""
-    fields = {}
+def make_query(
+    filter: Filter | None, keys: Mapping[str, Any], since: Time | None, until: Time | None,
+    tz: tzinfo | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The fields of a slice: filter and time range; raises as `make_filter`, and BadTime."""
+    fields: dict[str, Any] = {"filter": make_filter(filter, keys)}
     if since is not None:
         fields["since"] = micros(since, tz=tz, name="since")
     if until is not None:
@@ -67,7 +71,7 @@ class Items:
     """One ``items`` call: its requests one by one, and the page that comes of their replies.
 
     Args:
-        filter, times: As `make_filter` and `make_range` give them.
+        query: As `make_query` gives it.
         start, end: Which of the newest events; ``end`` None is start + 20.
         before: The token of another page.
 
@@ -79,9 +83,8 @@ class Items:
     """
 
     def __init__(
-        self, filter: dict[str, Any], times: dict[str, int], start: int, end: int | None,
-        before: str | None,
-    ) -> None:  # fmt: skip
+        self, query: Mapping[str, Any], start: int, end: int | None, before: str | None
+    ) -> None:
         end = start + DEFAULT_COUNT if end is None and type(start) is int else end
         for name, value in (("start", start), ("end", end)):
             if type(value) is not int or value < 0:
@@ -95,7 +98,7 @@ class Items:
             )
         if end < start:
             raise BadRequest(f"end is {end}, before start, which is {start}")
-        self._fixed = {"filter": filter, **times}
+        self._query = query
         self._start, self._left, self._before = start, end - start, before
         self.page = Page((), next=before)
 
@@ -104,7 +107,7 @@ class Items:
         if not self._left:
             return None
         fields = {
-            **self._fixed, "start": self._start, "limit": min(self._left, PAGE_EVENTS),
+            **self._query, "start": self._start, "limit": min(self._left, PAGE_EVENTS),
         }  # fmt: skip
         if self._before is not None:
             fields["before"] = self._before
@@ -147,13 +150,46 @@ def make_start(
     return TailCore(filter, after=after, since=start)
 
 
-def split(elements: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Cut packed elements into parts that one request can hold."""
-    start = size = 0
-    for place, element in enumerate(elements):
-        if place - start == BATCH_EVENTS or (size + len(element) > BATCH_BYTES and place > start):
-            yield elements[start:place]
-            start, size = place, 0
-        size += len(element)
-    if start < len(elements):
-        yield elements[start:]
+class Inserts:
+    """One ``insert(wait=True)``: its requests one by one, and the ids of their replies.
+
+    Args:
+        elements: Packed; they are cut into parts that one request can hold. Each part is stored
+            whole or not at all.
+
+    Attributes:
+        ids: Those that have come so far, in the elements' order.
+    """
+
+    def __init__(self, elements: Sequence[bytes]) -> None:
+        self._elements = elements
+        self._asked = 0
+        self.ids: list[int] = []
+
+    def request(self) -> dict[str, bytes] | None:
+        """The packed fields of the next request, or None when all are stored."""
+        start = len(self.ids)
+        if start == len(self._elements):
+            return None
+        end = start
+        size = 0
+        while end < len(self._elements) and end < start + BATCH_EVENTS:
+            size += len(self._elements[end])
+            if size > BATCH_BYTES and end > start:
+                break
+            end += 1
+        self._asked = end - start
+        part = self._elements[start:end]
+        return {"events": wire.array_header(len(part)) + b"".join(part)}
+
+    def reply(self, reply: Mapping[str, Any]) -> None:
+        """Take the reply to it; raises DecodeError if it is not what the protocol says."""
+        ids = reply.get("ids")
+        if not isinstance(ids, list) or len(ids) != self._asked:
+            raise DecodeError("the daemon answered an insert with other ids than asked for")
+        self.ids += ids
+
+    def annotate(self, error: Exception) -> None:
+        """Note on an error what it did not hinder."""
+        if self.ids:
+            error.add_note(f"the first {len(self.ids)} of {len(self._elements)} were stored")

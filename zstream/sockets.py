@@ -1,6 +1,7 @@
 """The client's sockets: how each is set up, and whether somebody is at the other end."""
 
 import random
+import socket
 import struct
 from typing import Final
 
@@ -88,6 +89,46 @@ class Port:
             self.socket.setsockopt(option, value)
 
 
+class Bell:
+    """A descriptor that wakes a poll. Any thread rings, also a finalizer: it takes no lock."""
+
+    def __init__(self) -> None:
+        self._inner, self._outer = socket.socketpair()
+        self._inner.setblocking(False)
+        self._outer.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable."""
+        return self._inner.fileno()
+
+    def ring(self) -> None:
+        """Wake the poll; does nothing once the bell is closed."""
+        try:
+            self._outer.send(b"\0")
+        except OSError:
+            return  # it is full, so it rings already; or it is closed
+
+    def quiet(self) -> None:
+        """Hear no more of the rings so far."""
+        try:
+            self._inner.recv(4096)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._inner.close()
+        self._outer.close()
+
+
+def check_libzmq() -> None:
+    """Refuse a libzmq that must not be connected to anything; raises ConfigError."""
+    if zmq.zmq_version_info() < (4, 3, 3):
+        raise ConfigError(
+            f"libzmq {zmq.zmq_version()} has known holes; pyzmq needs to bring 4.3.3 or newer"
+        )
+
+
 class Sockets:
     """A private context and the three sockets of a client, each opened when it is needed.
 
@@ -95,10 +136,6 @@ class Sockets:
     """
 
     def __init__(self, endpoints: Endpoints) -> None:
-        if zmq.zmq_version_info() < (4, 3, 3):
-            raise ConfigError(
-                f"libzmq {zmq.zmq_version()} has known holes; pyzmq needs to bring 4.3.3 or newer"
-            )
         self._context: zmq.Context[Socket] = zmq.Context()
         self._endpoints = endpoints
         self._ports: list[Port] = []

@@ -1,0 +1,59 @@
+"""Whether somebody answers, and speaks our protocol: asked in the background, told once."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from zstream import wire
+from zstream.errors import Closed, Error, Unavailable, VersionMismatch
+from zstream.query_channel import Request
+
+#: Seconds until the log says that nobody is there.
+_PING_S: Final = 3.0
+
+_log = logging.getLogger("zstream")
+
+
+class Greeting:
+    """The ping of one client, in the link's thread.
+
+    Args:
+        url: What the log names.
+        submit: Sends a request.
+
+    Attributes:
+        version: The daemon's version, once it answered.
+        problem: Why the daemon cannot be used, as far as is known, or None.
+    """
+
+    def __init__(self, url: str, submit: Callable[[Request], None]) -> None:
+        self._url = url
+        self._submit = submit
+        self._has_warned = False
+        self.version: str | None = None
+        self.problem: str | None = None
+
+    def send(self) -> None:
+        """Ask."""
+        self._submit(Request("ping", {}, _PING_S, self._take))
+
+    def connected(self) -> None:
+        """Somebody is there now: ask again if it was not well before."""
+        if self.problem is not None:
+            self.send()
+
+    def _take(self, request: Request) -> None:
+        try:
+            reply = request.result()
+            if reply.get("protocol") != wire.VERSION:
+                raise VersionMismatch(f"the daemon speaks protocol {reply.get('protocol')}")
+        except Closed:
+            return
+        except Error as error:
+            where = "" if isinstance(error, Unavailable) else f"{self._url}: "
+            self.problem = f"{where}{error}"
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("%s", self.problem)
+        else:
+            self.version, self.problem = str(reply.get("version")), None
