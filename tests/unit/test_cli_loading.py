@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zstream import errors
 from zstream.cli import dates, loading
 from zstream.cli.jsontext import BadLine
 from zstream.cli.reading import ReadError
+from zstream.errors import EventError
+from zstream.packing import Packer
 
 HEADER = b'{"zstream":1,"keys":["kind","user"],"run":5,"head":9,"filter":{}}'
 ENVELOPE = b'{"id":7,"ts":1420070400000001,"event":{"kind":"friend"}}'
@@ -135,15 +136,31 @@ def test_refusals_of_unknown_place():
 
 
 @pytest.mark.parametrize(
-    ("message", "reason"),
+    ("event", "reason", "place"),
     [
-        ("event['a'] is 99: integers are from -2^63 to 2^64 - 1",
-         "integers are from -2^63 to 2^64 - 1"),
-        ("event['a: b'] has a lone surrogate at 0: text must be valid Unicode",
-         "text must be valid Unicode"),
-        ("event['a'][0]['b'] is nested deeper than 64 levels", "is nested deeper than 64 levels"),
-        ("the event is over 1048576 bytes packed", "the event is over 1048576 bytes packed"),
+        ({"a": 2**64}, "integers are from -2^63 to 2^64 - 1", "event['a'] is 18446744073709551616"),
+        ({"a: b": "\ud800"}, "text must be valid Unicode",
+         "event['a: b'] has a lone surrogate at 0"),
+        ({"a": "x" * (1 << 20)}, "the event is over 1048576 bytes packed", ""),
+        ({"\udfff": 1}, "text must be valid Unicode",
+         "the key '\\udfff' of event has a lone surrogate at 0"),
     ],
 )  # fmt: skip
-def test_errors_are_grouped_whatever_their_place(message, reason):
-    assert loading.reason_of(errors.EventError(message)) == reason
+def test_errors_are_grouped_whatever_their_place(event, reason, place):
+    with pytest.raises(EventError) as caught:
+        Packer().pack(event)
+
+    assert loading.split_reason(str(caught.value)) == (reason, place)
+
+
+def test_depth_is_a_reason_of_its_own():
+    event = {}
+    for _ in range(70):
+        event = {"a": event}
+    with pytest.raises(EventError) as caught:
+        Packer().pack(event)
+
+    reason, place = loading.split_reason(str(caught.value))
+
+    assert reason == "is nested deeper than 64 levels"
+    assert place.startswith("event['a']['a']")

@@ -63,11 +63,17 @@ class Refusals:
             yield f"  {count:>{width},}  {reason}{': line ' if places else ''}{where}{what}"
 
 
-def reason_of(error: errors.Error) -> str:
-    """The sort of trouble that an error tells of, without the place in the event."""
-    text = str(error)
-    _, found, deep = text.partition(" is nested ")
-    return found.lstrip() + deep if found else text.rpartition(": ")[2]
+def split_reason(text: str) -> tuple[str, str]:
+    """Part an error's text into the sort of trouble and the place in the event.
+
+    Args:
+        text: As ``zstream.packing`` and the daemon write it: the place, then the trouble.
+    """
+    place, found, deep = text.partition(" is nested ")
+    if found:
+        return found.lstrip() + deep, place
+    place, _, reason = text.rpartition(": ")
+    return reason, place
 
 
 class Parser:
