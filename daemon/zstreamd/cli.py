@@ -149,7 +149,7 @@ def _serve(settings: Settings) -> Exit:
 
     try:
         server = Server(settings)
-        with closing(server), _stop_on_signals(server.stop):
+        with closing(server), _stop_on_signals(server.stop, server.stop_fd):
             server.open()
             _say_ready(settings, server)
             try:
@@ -210,8 +210,14 @@ def _say_stopped(server: "Server") -> None:
 
 
 @contextmanager
-def _stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` at the first signal that asks for it; at the second leave at once."""
+def _stop_on_signals(stop: Callable[[], None], stop_fd: int = -1) -> Iterator[None]:
+    """Call ``stop`` at the first signal that asks for it; at the second leave at once.
+
+    Args:
+        stop_fd: Gets a byte the moment a signal comes. ``handle`` runs between two bytecodes of
+            the main thread only: a signal that meets it on its way into ``poll()``, or that the
+            kernel gives to another thread, would not be noticed before ``poll()`` returns.
+    """
     told = False
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -226,9 +232,11 @@ def _stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         del before[signal.SIGHUP]
     for number in before:
         signal.signal(number, handle)
+    before_fd = signal.set_wakeup_fd(stop_fd, warn_on_full_buffer=False)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(before_fd)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -70,6 +70,11 @@ class Server:
         self._started = time.time_ns() // 1000
 
     @property
+    def stop_fd(self) -> int:
+        """A descriptor that ends ``run`` when a byte is written to it; it never blocks."""
+        return self._stop_writer
+
+    @property
     def counters(self) -> Counters:
         """What was received, stored and refused since the start."""
         return self._writer.counters

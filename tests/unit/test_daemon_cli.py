@@ -5,10 +5,14 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import msgpack
 import pytest
+import zmq
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
@@ -154,3 +158,30 @@ def test_a_stop_before_the_run_ends_it() -> None:
         server.close()
     counters = server.counters
     assert (counters.received, counters.stored, counters.refused) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("own_interpreter")
+def test_a_signal_that_another_thread_gets_ends_the_run_all_the_same() -> None:
+    """No system call of the main thread is interrupted then: only the descriptor wakes it."""
+    server = Server(Settings(store="memory:", listen="tcp://127.0.0.1:*"))
+    ended = threading.Event()
+    rescued: list[None] = []
+
+    def signal_itself() -> None:
+        with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+            socket.connect(server.endpoints.query)
+            socket.send(msgpack.packb({"op": "ping"}))
+            socket.recv()  # it serves, and nothing else will wake it
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            if not ended.wait(20):
+                rescued.append(None)
+                server.stop()
+
+    with closing(server), _stop_on_signals(server.stop, server.stop_fd):
+        server.open()
+        thread = threading.Thread(target=signal_itself)
+        thread.start()
+        server.run()
+        ended.set()
+        thread.join()
+    assert not rescued
