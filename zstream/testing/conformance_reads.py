@@ -94,6 +94,11 @@ class ReadCases:
         assert store.ids(only(kind="a", user=("y", "z"))) == [1]
         assert store.count(only(kind=("a", "b"), user=("x", "y"))) == 2
         assert store.ids(only(kind="x")) == []
+        many = ("x", "y", "z", *(f"unknown {n}" for n in range(200)))
+        assert store.ids(only(user=many)) == [4, 2, 1]
+        assert store.ids(only(kind=("a", *many), user=many)) == [1]
+        assert store.replayed(only(user=many)) == [1, 2, 4]
+        assert store.count(only(user=many)) == 3
 
     def test_a_long_list(self, store: Store) -> None:
         """Sixty-four values an event, and every one of them finds it."""
