@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -78,20 +79,39 @@ def test_a_missing_folder_and_a_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to what is read-only")
-def test_read_only_places(path: Path, backend: SQLiteBackend) -> None:
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of somebody to whom, unlike root, permissions apply; the test runs as them."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        if root:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_read_only_places(unprivileged: Path) -> None:
+    backend = SQLiteBackend(f"sqlite:///{unprivileged}/store.db")
+    backend.open(["kind", "user"])
     add(backend)
     backend.close()
-    path.chmod(0o400)
-    with pytest.raises(errors.BackendUnavailable, match="read-only"):
-        SQLiteBackend(f"sqlite:///{path}").open(None)
-    path.chmod(0o600)
-    path.parent.chmod(0o500)
-    try:
-        with pytest.raises(errors.BackendUnavailable):
-            SQLiteBackend(f"sqlite:///{path.parent}/other.db").open(None)
-    finally:
-        path.parent.chmod(0o700)
+    Path(backend.path).chmod(0o400)
+    with pytest.raises(errors.BackendUnavailable, match="denied"):
+        backend.open(None)
+    Path(backend.path).chmod(0o000)
+    with pytest.raises(errors.BackendUnavailable, match="denied"):
+        backend.open(None)
+    unprivileged.chmod(0o500)
+    with pytest.raises(errors.BackendUnavailable, match="denied"):
+        SQLiteBackend(f"sqlite:///{unprivileged}/other.db").open(None)
+    unprivileged.chmod(0o700)
+    Path(backend.path).chmod(0o600)
+    assert backend.open(None).id == 1
+    backend.close()
 
 
 def database(path: Path) -> None:

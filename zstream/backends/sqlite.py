@@ -65,8 +65,10 @@ class SQLiteBackend(Backend):
             raise StoreLocked(f"{self.path} is open already")
         try:
             with translated(self.path):
-                sqlite_schema.check_file(self.path)
+                if not os.path.exists(sqlite_file.lock_name(self.path)):
+                    sqlite_schema.check_file(self.path)  # before a lock is left beside it
                 self._lock = sqlite_file.lock(self.path)
+                sqlite_schema.check_file(self.path)
                 return self._open(wanted)
         except BaseException:
             self.close()

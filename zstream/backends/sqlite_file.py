@@ -35,6 +35,11 @@ def path_of(url: str) -> str:
     return path
 
 
+def lock_name(path: str) -> str:
+    """The file that stands for the lock of a store."""
+    return f"{os.path.realpath(path)}-lock"
+
+
 def lock(path: str) -> IO[str]:
     """Keep other daemons away from the store until the returned file is closed.
 
@@ -44,7 +49,7 @@ def lock(path: str) -> IO[str]:
         StoreLocked: Another one has it.
         OSError: The lock file cannot be made.
     """
-    name = f"{os.path.realpath(path)}-lock"
+    name = lock_name(path)
     file = open(name, "a+", encoding="utf-8")  # noqa: SIM115  # kept open by the caller
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -89,9 +89,11 @@ def _view(keys: Sequence[str]) -> str:
 def check_file(path: str) -> None:
     """Look at a file without SQLite, which might change what is not ours.
 
+    Never while this process has it open: closing a file drops the locks that SQLite has on it.
+
     Raises:
         BackendCorrupt: It is there, is not empty, and is not a store of zstream.
-        OSError: It cannot be read.
+        OSError: It cannot be read or written.
     """
     if not os.path.exists(path):
         return
@@ -103,6 +105,8 @@ def check_file(path: str) -> None:
         raise BackendCorrupt(f"{path} is not a store of zstream, nor any SQLite database")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise BackendCorrupt(f"{path} is an SQLite database, but not a store of zstream")
+    # SQLite would open what is read-only, and leave a log behind that is read-only for ever.
+    os.close(os.open(path, os.O_RDWR))
 
 
 def is_empty(db: sqlite3.Connection) -> bool:
