@@ -42,6 +42,8 @@ class Rejects:
         self.count = 0
         if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
             raise ConfigError(f"the folder of the reject file {path} does not exist")
+        if path is not None and os.path.isdir(path):
+            raise ConfigError(f"the reject file {path} is a folder")
 
     def keep(self, error: Error, data: bytes) -> None:
         """Count a reject and keep it with its reason."""

@@ -8,22 +8,22 @@ import gc
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
 import zmq
 
-from zstream import __version__, wire
+from zstream import __version__
 from zstream.backends import open_backend
 from zstream.backends.base import Backend, Head
-from zstream.endpoints import Endpoints, derive
-from zstream.errors import BadRequest, Busy, DecodeError
+from zstream.endpoints import Endpoints
+from zstream.errors import DecodeError
 from zstreamd.inbox import Inbox, Item, Malformed, Numbered, Subscription
 from zstreamd.operations import Operations
-from zstreamd.outbox import Message, Outbox
-from zstreamd.query import QueryPool, Request
+from zstreamd.outbox import Outbox
+from zstreamd.query import QueryPool
 from zstreamd.rejects import Rejects
+from zstreamd.router import Router
 from zstreamd.settings import Settings
 from zstreamd.sockets import Sockets
 from zstreamd.writer import Counters, Writer
@@ -31,13 +31,6 @@ from zstreamd.writer import Counters, Writer
 #: What one turn takes from a socket at the most.
 _TURN_INSERTS: Final = 256
 _TURN_BYTES: Final = 8 << 20
-_TURN_REQUESTS: Final = 64
-#: Requests under way: of one peer, of all, and their bytes.
-_PEER_REQUESTS: Final = 16
-_MOST_REQUESTS: Final = 1_024
-_MOST_REQUEST_BYTES: Final = 64 << 20
-#: Frames of an envelope: peers behind proxies add one each.
-_MOST_ENVELOPE: Final = 16
 #: Seconds for the last bounded drain of the insert socket, and for queries to end, at the stop.
 _LAST_DRAIN_S: Final = 0.1
 _QUERIES_END_S: Final = 5.0
@@ -65,8 +58,6 @@ class Server:
         self._inbox = Inbox(settings.queue_bytes, self._outbox.ring)
         self._stop_reader, self._stop_writer = os.pipe()
         os.set_blocking(self._stop_writer, False)
-        self._peers: Counter[bytes] = Counter()
-        self._requests = self._request_bytes = 0
         self._started = time.time_ns() // 1000
 
     @property
@@ -90,16 +81,16 @@ class Server:
         self.head = backend.open(settings.keys)
         self._backend = backend
         self._sockets = Sockets()
-        wanted = derive(settings.listen, settings.insert, settings.publish, bind=True)
-        self._sockets.bind(wanted)
+        self._sockets.bind(settings.endpoints)
         self.endpoints = self._sockets.endpoints
         self._writer = Writer(
-            backend, self.head, self._inbox, self._outbox, Rejects(_reject_path(settings)),
+            backend, self.head, self._inbox, self._outbox, Rejects(settings.reject_path),
             commit_events=settings.commit_events, max_filters=settings.max_filters,
             on_end=self.stop,
         )  # fmt: skip
         operations = Operations(backend, self.head, self._writer, self._inbox, self._about)
         self._pool = QueryPool(operations, settings.query_threads)
+        self._router = Router(self._sockets.query, self._pool, self._outbox)
 
     def run(self) -> None:
         """Serve until ``stop`` is called.
@@ -161,7 +152,7 @@ class Server:
             if reads_inserts is self._inbox.full:  # back-pressure goes on or off
                 reads_inserts = not reads_inserts
                 poller.modify(sockets.insert, zmq.POLLIN if reads_inserts else 0)
-            if reads_queries is self._is_crowded():
+            if reads_queries is self._router.is_crowded:
                 reads_queries = not reads_queries
                 poller.modify(sockets.query, zmq.POLLIN if reads_queries else 0)
             ready = dict(poller.poll())
@@ -172,7 +163,7 @@ class Server:
             if self._outbox.fileno() in ready:
                 self._send()
             if sockets.query in ready:
-                self._take_requests(sockets.query)
+                self._router.take()
             if sockets.insert in ready:
                 self._take_inserts(sockets.insert)
 
@@ -203,67 +194,14 @@ class Server:
             pass
         self._inbox.put(taken)
 
-    def _take_requests(self, socket: "zmq.Socket[bytes]") -> None:
-        for _ in range(_TURN_REQUESTS):
-            if self._is_crowded():
-                return
-            try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._submit(frames)
-
-    def _submit(self, frames: list[bytes]) -> None:
-        if b"" not in frames[1 : _MOST_ENVELOPE + 1]:
-            error = BadRequest("an empty frame belongs before the request")
-            self._reply([frames[0], b"", wire.encode_error(error)])
-            return
-        place = frames.index(b"", 1) + 1
-        envelope, payload = frames[:place], frames[place:]
-        if len(payload) != 1:
-            error = BadRequest(f"a request is one frame, not {len(payload)}")
-            self._reply([*envelope, wire.encode_error(error)])
-            return
-        peer = frames[0]
-        if self._peers[peer] >= _PEER_REQUESTS:
-            busy = Busy(f"{_PEER_REQUESTS} requests of yours are under way", retry_s=0.1)
-            self._reply([*envelope, wire.encode_error(busy, _request_id(payload[0]))])
-            return
-        self._peers[peer] += 1
-        self._requests += 1
-        self._request_bytes += len(payload[0])
-        size = len(payload[0])
-
-        def answer(reply: bytes) -> None:
-            self._outbox.reply([*envelope, reply], size)
-
-        self._pool.submit(Request(payload[0], answer, time.monotonic()))
-
-    def _is_crowded(self) -> bool:
-        return self._requests >= _MOST_REQUESTS or self._request_bytes >= _MOST_REQUEST_BYTES
-
     def _send(self) -> None:
         replies, publications = self._outbox.take()
         for reply, request_bytes in replies:
-            self._requests -= 1
-            self._request_bytes -= request_bytes
-            self._peers[reply[0]] -= 1
-            if not self._peers[reply[0]]:
-                del self._peers[reply[0]]
-            self._reply(reply)
+            self._router.answer(reply, request_bytes)
         assert self._sockets is not None
         send = self._sockets.publish.send_multipart
         for message in publications:
             send(message, zmq.NOBLOCK, copy=True)
-
-    def _reply(self, message: Message) -> None:
-        assert self._sockets is not None
-        try:
-            self._sockets.query.send_multipart(message, zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            # The peer has gone, or takes no answers; there is nobody to tell.
-            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                raise
 
     # ------------------------------------------------------------ the end
 
@@ -291,19 +229,3 @@ def _multipart(socket: "zmq.Socket[bytes]", first: bytes) -> Item:
         return Numbered(*frames)
     error = DecodeError("an insert is one frame, or the two of a numbered batch; these are more")
     return Malformed(b"".join(frames), error)
-
-
-def _request_id(payload: bytes) -> object:
-    try:
-        request = wire.unpack(payload)
-    except DecodeError:
-        return None
-    id = request.get("id") if isinstance(request, dict) else None
-    return id if isinstance(id, int | str | bytes) else None
-
-
-def _reject_path(settings: Settings) -> str | None:
-    if settings.rejects is not None:
-        return str(settings.rejects)
-    scheme, _, path = settings.store.partition(":///")
-    return f"{path}-rejects.jsonl" if scheme == "sqlite" and path else None

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import os
 from contextlib import ExitStack
 from typing import Final
 
@@ -19,8 +18,6 @@ PUBLISH_HWM: Final = 1_000
 INSERT_HWM: Final = 256
 #: Tries to find three free ports in a row.
 _PORT_TRIES: Final = 100
-
-_TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)
 
 
 class Sockets:
@@ -88,7 +85,7 @@ class Sockets:
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
-            if error.errno in _TAKEN:
+            if error.errno == errno.EADDRINUSE:
                 raise EndpointTaken(
                     f"{endpoint} is taken: {error.strerror}; stop who listens there,"
                     " or choose another with --listen"
@@ -112,7 +109,8 @@ class Sockets:
         raise EndpointTaken(f"found no three free ports in a row at {base}*")
 
     def _lock(self, path: str) -> None:
-        # A second bind of an ipc endpoint steals it silently (libzmq#2059): hence a lock.
+        # A second bind of an ipc endpoint steals it silently (libzmq#2059): hence a lock. Its
+        # file stays: to remove it would let two daemons lock two files of one name.
         try:
             file = self._cleanup.enter_context(open(f"{path}.lock", "w"))  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,4 +118,3 @@ class Sockets:
             raise EndpointTaken(f"ipc://{path} is taken by another daemon") from error
         except OSError as error:
             raise ConfigError(f"cannot listen on ipc://{path}: {error.strerror}") from error
-        self._cleanup.callback(lambda: os.unlink(f"{path}.lock"))

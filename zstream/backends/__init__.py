@@ -32,6 +32,7 @@ def open_backend(url: str) -> Backend:
         found = entry_points(group="zstream.backends", name=scheme)
         if not colon or not found:
             known = sorted({*_BUILT_IN, *(e.name for e in entry_points(group="zstream.backends"))})
-            raise ConfigError(f"unknown store {url!r}; known schemes are: {', '.join(known)}")
+            what = f"the scheme {scheme!r}" if colon else "a store without a scheme"
+            raise ConfigError(f"unknown store: {what}; known schemes are: {', '.join(known)}")
         cls = next(iter(found)).load()
     return cast(Backend, cls(url))
