@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from itertools import islice
 from typing import Any
 
 from zstream import Client, Tail
@@ -18,17 +19,21 @@ EVENTS: list[dict[str, Any]] = [
 BOLD, FAINT, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
 
+def show(text: str) -> None:
+    sys.stdout.write(f"{text}\n")  # print() would write twice, and the follower in between
+
+
 def say(text: str) -> None:
-    print(f"\n{BOLD}{text}{PLAIN}")
+    show(f"\n{BOLD}{text}{PLAIN}")
 
 
 def code(text: str) -> None:
-    print(f"{FAINT}>>>{PLAIN} {text}")
+    show(f"{FAINT}>>>{PLAIN} {text}")
 
 
 def follow(tail: Tail) -> None:
-    for event in tail:
-        print(f"      {FAINT}a follower of kind=friend received{PLAIN} {event}")
+    for event in islice(tail, 2):
+        show(f"      {FAINT}a follower of kind=friend received{PLAIN} {event}")
 
 
 def main() -> None:
@@ -52,9 +57,9 @@ def main() -> None:
         ]:
             code(text)
             for event in page:
-                print(f"    {event}")
+                show(f"    {event}")
         code('c.count(kind="friend")')
-        print(f"    {c.count(kind='friend')}")
+        show(f"    {c.count(kind='friend')}")
 
         say("3. Follow. A tail receives what is stored from now on, and nothing else.")
         code('for event in c.tail(kind="friend"): ...')
@@ -67,10 +72,9 @@ def main() -> None:
             {"kind": "friend", "user": 23, "friend": 7},
         ]:
             code(f"c.insert({event}, wait=True)")
-            print(f"    stored as {c.insert(event, wait=True)}")
-        c.tail(kind="friend", after=6).get(timeout=5)
-        tail.close()
+            show(f"    stored as {c.insert(event, wait=True)}")
         follower.join()
+        tail.close()
 
         info = c.info()
         say(f"Stored {info['stored']} events, refused {info['refused']}. The daemon stops now.")

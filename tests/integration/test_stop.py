@@ -1,0 +1,307 @@
+"""The end of a daemon in the middle of work: what it says it stored is there, and no less.
+
+Every event carries the name of its producer and a number from 0, so that what is in the store
+afterwards can be held against what was sent and what was confirmed.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+import zmq
+
+from zstream import Client, FlushError, TimedOut, Unavailable
+from zstream.testing import Server, server
+
+from .support import PATIENCE_S, ask_well, everything, start_zstream, wait_until
+
+KEYS: Final = ("producer", "seq")
+#: So much is stored before the daemon is told to stop.
+MIDDLE: Final = 3_000
+PAD: Final = "x" * 100
+
+
+def event(producer: str, seq: int) -> dict[str, Any]:
+    return {"producer": producer, "seq": seq, "pad": PAD}
+
+
+class Producer(threading.Thread):
+    """Sends until it is told to end.
+
+    Attributes:
+        sent: So many events at the most were given away; those stored are a part of them.
+        confirmed: The daemon said of so many, from the first, that they are stored.
+        failure: What ended it before it was told to, and should not have.
+    """
+
+    confirms = False
+
+    def __init__(self, name: str, running: Server) -> None:
+        super().__init__(name=name, daemon=True)
+        self.url, self.endpoints = running.url, running.endpoints
+        self.sent = self.confirmed = 0
+        self.failure: Exception | None = None
+        self._end = threading.Event()
+
+    @property
+    def ending(self) -> bool:
+        return self._end.is_set()
+
+    def run(self) -> None:
+        try:
+            self.produce()
+        except Exception as error:  # noqa: BLE001 - raised again by end()
+            self.failure = error
+
+    def produce(self) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        self._end.set()
+        self.join(PATIENCE_S)
+        assert not self.is_alive(), f"{self.name} hangs"
+        if self.failure is not None:
+            raise self.failure
+
+    def next(self) -> dict[str, Any]:
+        self.sent += 1
+        return event(self.name, self.sent - 1)
+
+
+class RawProducer(Producer):
+    """A bare PUSH socket: single events, arrays, and now and then something that is refused."""
+
+    def produce(self) -> None:
+        with zmq.Context() as context, context.socket(zmq.PUSH) as push:
+            push.linger = 0
+            push.sndtimeo = 100
+            push.connect(self.endpoints.insert)
+            turn = 0
+            while not self.ending:
+                turn += 1
+                frame: object = self.next()
+                if turn % 3 == 0:
+                    frame = [frame, self.next(), "this is no event", self.next()]
+                if turn % 100 == 0:
+                    self.push(push, b"\xc1")
+                self.push(push, msgpack.packb(frame))
+
+    def push(self, socket: "zmq.Socket[bytes]", data: bytes) -> None:
+        while not self.ending:
+            try:
+                socket.send(data)
+                return
+            except zmq.Again:
+                continue
+
+
+class FlushingProducer(Producer):
+    """A client that flushes after each 200 events."""
+
+    confirms = True
+    pending = 0
+
+    def produce(self) -> None:
+        with Client(self.url, on_full="block") as client:
+            while not self.ending:
+                for _ in range(200):
+                    client.insert(self.next())
+                try:
+                    client.flush(timeout=2)
+                except FlushError as error:
+                    self.pending = error.pending
+                    break
+                self.confirmed = self.sent
+            self._end.wait(PATIENCE_S)
+
+
+class WaitingProducer(Producer):
+    """A client that waits for each of its events."""
+
+    confirms = True
+    ids: dict[int, int]
+
+    def produce(self) -> None:
+        self.ids = {}
+        with Client(self.url, timeout=2) as client:
+            while not self.ending:
+                seq = self.sent
+                try:
+                    self.ids[seq] = client.insert(self.next(), wait=True)
+                except (TimedOut, Unavailable):
+                    break
+                self.confirmed = self.sent
+            self._end.wait(PATIENCE_S)
+
+
+class Import(Producer):
+    """``zstream import`` with an endless stdin."""
+
+    process: "subprocess.Popen[bytes]"
+
+    def produce(self) -> None:
+        self.process = start_zstream(self.url, "--timeout", "1", "import", "-")
+        assert self.process.stdin is not None
+        try:
+            while not self.ending:
+                lines = (json.dumps(self.next()).encode() + b"\n" for _ in range(100))
+                self.process.stdin.write(b"".join(lines))
+        except BrokenPipeError:
+            self._end.wait(PATIENCE_S)
+        self.said = self.process.communicate(timeout=PATIENCE_S)[1].decode()
+
+
+@contextmanager
+def producing(running: Server, life: str) -> Iterator[list[Producer]]:
+    """Run some of each kind until the block ends; it begins when all of them are at work."""
+    producers = [
+        Import(f"import {life}", running),
+        FlushingProducer(f"flush 1 {life}", running),
+        FlushingProducer(f"flush 2 {life}", running),
+        WaitingProducer(f"wait {life}", running),
+        RawProducer(f"raw 1 {life}", running),
+        RawProducer(f"raw 2 {life}", running),
+    ]
+    begun = []
+    try:
+        for each in producers:
+            each.start()
+            begun.append(each)
+            wait_until(lambda name=each.name: stored(running, producer=name), f"{each.name} works")
+        wait_until(lambda: stored(running) > MIDDLE, "the daemon is in the middle of it")
+        yield producers
+    finally:
+        for each in begun:
+            each.end()
+
+
+@contextmanager
+def a_daemon(folder: Path) -> Iterator[Server]:
+    """On SQLite, and with a short queue: it is full all the time and soon stored."""
+    url = f"sqlite:///{folder}/events.db"
+    with server(keys=KEYS, store=url, options=("--queue-bytes", "1MiB")) as running:
+        yield running
+
+
+def stored(running: Server, **filter: str) -> int:
+    return int(ask_well(running.url, "count", filter=filter)["count"])
+
+
+def end_by(running: Server, *numbers: int) -> int:
+    """Send just these signals; gives the exit code."""
+    for number in numbers:
+        os.kill(running.pid, number)
+    os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
+    return running.stop()
+
+
+def stopped_line(running: Server) -> dict[str, Any]:
+    line = json.loads(running.log[-1])
+    assert line["event"] == "stopped", line
+    assert isinstance(line, dict)
+    return line
+
+
+def check_store(url: str, producers: list[Producer]) -> int:
+    """What is there: ids without gaps, of each producer a prefix, and all that was confirmed."""
+    found = everything(url)
+    assert [id for id, _, _ in found] == list(range(1, len(found) + 1))
+    assert ask_well(url, "count")["count"] == len(found)
+    stored = defaultdict(list)
+    ids = {}
+    for id, _, each in found:
+        stored[each["producer"]].append(each["seq"])
+        ids[each["producer"], each["seq"]] = id
+    assert set(stored) <= {each.name for each in producers}
+    for each in producers:
+        count = len(stored[each.name])
+        assert stored[each.name] == list(range(count)), each.name
+        assert each.confirmed <= count <= each.sent, each.name
+        if isinstance(each, WaitingProducer):
+            assert all(ids[each.name, seq] == id for seq, id in each.ids.items())
+    return len(found)
+
+
+def test_a_stop_accounts_for_everything(tmp_path: Path) -> None:
+    """Twice on one store, by both signals; the second life goes on where the first ended."""
+    lives: list[Producer] = []
+    total = 0
+    with a_daemon(tmp_path) as running:
+        for life, number in (("once", signal.SIGTERM), ("again", signal.SIGINT)):
+            with producing(running, life) as producers:
+                assert end_by(running, number) == 0
+            line = stopped_line(running)
+            assert line["received"] == line["stored"] + line["refused"]
+            assert line["stored"] > MIDDLE
+            assert line["refused"] > 0
+            assert line["lost"] == 0
+            total += line["stored"]
+            lives += producers
+
+            importing = producers[0]
+            assert isinstance(importing, Import)
+            assert importing.process.returncode in (1, 3), importing.said
+            assert "Traceback" not in importing.said
+
+            running.start()
+            assert check_store(running.url, lives) == total
+            assert ask_well(running.url, "info")["head"] == total
+
+
+def test_what_was_confirmed_outlives_a_kill(tmp_path: Path) -> None:
+    with a_daemon(tmp_path) as running:
+        with producing(running, "once") as producers:
+            assert running.kill() == -signal.SIGKILL
+        assert all(each.confirmed > 0 for each in producers if each.confirms)
+        running.start()
+        assert check_store(running.url, producers) > MIDDLE
+
+
+def test_clients_that_stay_go_on_after_a_kill(tmp_path: Path) -> None:
+    """A flush tells of a loss once; what is inserted after it is stored, once and in order."""
+    with a_daemon(tmp_path) as running:
+        with Client(running.url, timeout=PATIENCE_S) as client:
+            told, told_lost, seq = set(), 0, 0
+            for _ in range(3):
+                for _ in range(10_000):
+                    client.insert(event("client", seq))
+                    seq += 1
+                wait_until(lambda: client.info()["stored"] > 0, "something is stored")
+                running.restart(kill=True)
+                try:
+                    client.flush(timeout=PATIENCE_S)
+                except FlushError as error:
+                    told_lost += error.pending
+                after = range(seq, seq + 50)
+                for each in after:
+                    client.insert(event("client", each))
+                seq += 50
+                client.flush(timeout=PATIENCE_S)
+                told |= set(after)
+            stored = [each["seq"] for _, _, each in everything(running.url)]
+        assert stored == sorted(set(stored))
+        assert told <= set(stored)
+        # It may count as lost what was stored and not confirmed, but never the other way round.
+        assert seq - len(stored) <= told_lost
+
+
+def test_a_second_signal_forces_the_end(tmp_path: Path) -> None:
+    """In the middle of work; the store is whole all the same."""
+    with a_daemon(tmp_path) as running:
+        with producing(running, "once") as producers:
+            # Both are pending when it goes on, so the second comes before the stop is done.
+            numbers = signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT
+            assert end_by(running, *numbers) == 1
+        running.start()
+        assert check_store(running.url, producers) > MIDDLE
+        with Client(running.url) as client:
+            head = ask_well(running.url, "info")["head"]
+            assert client.insert({"producer": "after"}, wait=True) == head + 1
