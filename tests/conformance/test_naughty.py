@@ -1,0 +1,32 @@
+"""Strings that break software, as values of indexed keys."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from zstream import keys
+from zstream.backends import open_backend
+from zstream.backends.base import Batch, Query
+
+
+@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
+def test_naughty_strings_are_found_exactly(scheme: str, shared_data: Path, tmp_path: Path) -> None:
+    strings = json.loads((shared_data / "vectors" / "blns.json").read_text(encoding="utf-8"))
+    texts = list(dict.fromkeys(filter(lambda s: keys.index_text(s) is not None, strings)))
+    assert len(texts) > 490
+    backend = open_backend("memory:" if scheme == "memory" else f"sqlite:///{tmp_path}/store.db")
+    backend.open(["text", "list"])
+    count = len(texts)
+    columns = [[*texts], [("common", text) if text != "common" else text for text in texts]]
+    bodies = [text.encode() for text in texts]
+    backend.append(Batch(1, [5] * count, bodies, columns, 1))
+    for id, text in enumerate(texts, 1):
+        for key in ("text", "list"):
+            page = backend.items(Query(keys.normalize({key: [text, "unknown"]}, ["text", "list"])))
+            assert list(page.ids) == [id]
+            assert list(page.bodies) == [text.encode()]
+    everything = keys.normalize({"text": texts, "list": texts}, ["text", "list"])
+    assert backend.count(Query(everything)) == count
+    assert len(backend.items(Query(everything, limit=1_000)).ids) == count
+    backend.close()
