@@ -8,7 +8,7 @@ from datetime import tzinfo
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-from zstream import lifecycle, wire
+from zstream import lifecycle, topics, wire
 from zstream.endpoints import Endpoints
 from zstream.event import Page
 from zstream.follower import Tail
@@ -229,7 +229,7 @@ class Client:
         """
         wanted = make_filter(filter, keys)
         core = make_start(wanted, after, since, self._options.tz)
-        tail = Tail(self, self._link, wire.encode_topic(wanted), core, self._options.timeout)
+        tail = Tail(self, self._link, topics.encode(wanted), core, self._options.timeout)
         self._tails.add(tail)
         tail.start()
         return tail

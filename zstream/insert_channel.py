@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import zmq
 
-from zstream import wire
+from zstream import topics, wire
 from zstream.confirmation import Ask, Refusal, Report, Watermark
 from zstream.errors import DecodeError, Error, Refused, Unavailable
 from zstream.event import Event
@@ -51,7 +51,7 @@ class InsertChannel:
     @property
     def topic(self) -> bytes:
         """The topic of the producer's confirmations."""
-        return wire.producer_topic(self.lane.producer)
+        return topics.of_producer(self.lane.producer)
 
     def turn(self, port: Port, now: float) -> None:
         """Take what was put, send what may be sent, ask what is to be asked."""

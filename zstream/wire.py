@@ -3,7 +3,6 @@
 Headers are fixed and big-endian, bodies are msgpack. Nothing else in zstream packs or unpacks.
 """
 
-import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,6 @@ from typing import Any, Final, NamedTuple
 import msgpack  # type: ignore[import-untyped]
 
 from zstream import errors
-from zstream.limits import MAX_TOPIC_BYTES
 
 VERSION: Final = 1
 
@@ -52,6 +50,16 @@ def unpack(data: bytes, pairs_hook: Callable[[Pairs], Any] | None = None) -> Any
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def unique(pairs: Pairs) -> dict[str, Any]:
+    """Make a dict of pairs; ValueError if a name stands twice."""
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"{name!r} stands twice")
+        result[name] = value
+    return result
 
 
 def split_array(frame: bytes, most: int) -> tuple[list[bytes], str | None]:
@@ -278,68 +286,3 @@ def decode_header(frame: bytes) -> Header:
     if version != VERSION:
         raise errors.VersionMismatch(f"publication of version {version}; this is {VERSION}")
     return Header(kind, node, run, prev, id, ts)
-
-
-# ---------------------------------------------------------------- topics
-
-
-def encode_topic(filter: Mapping[str, Any]) -> bytes:
-    """The topic of a filter: its JSON text, compact, keys sorted.
-
-    Raises:
-        BadFilter: The filter cannot be said in JSON, or is over 4 KiB of it.
-    """
-    try:
-        text = json.dumps(
-            filter, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":")
-        ).encode()
-    except (TypeError, ValueError) as error:
-        raise errors.BadFilter(f"the filter cannot be followed: {error}") from error
-    if len(text) > MAX_TOPIC_BYTES:
-        raise errors.BadFilter(
-            f"the filter is {len(text)} bytes as text; at most {MAX_TOPIC_BYTES} can be followed"
-        )
-    return text
-
-
-def decode_topic(topic: bytes) -> dict[str, Any]:
-    """Read the filter that a topic stands for.
-
-    Raises:
-        BadFilter: It is not the JSON text of one object, or names a key twice.
-        TooLarge: It is over 4 KiB.
-    """
-    if len(topic) > MAX_TOPIC_BYTES:
-        raise errors.TooLarge(f"a topic has at most {MAX_TOPIC_BYTES} bytes, not {len(topic)}")
-    if not topic:
-        raise errors.BadFilter("the empty topic receives everything; subscribe to {} instead")
-    if topic[:1] != b"{" or topic[-1:] != b"}":
-        raise errors.BadFilter("a topic is the JSON object of a filter, with nothing around it")
-    try:
-        filter = json.loads(
-            topic.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise errors.BadFilter(f"the topic is not the JSON object of a filter: {error}") from error
-    if not isinstance(filter, dict):
-        raise errors.BadFilter("a topic is the JSON object of a filter")
-    return filter
-
-
-def producer_topic(producer: bytes) -> bytes:
-    """The topic under which a producer's confirmations come."""
-    return b"@" + producer.hex().encode()
-
-
-def unique(pairs: Pairs) -> dict[str, Any]:
-    """Make a dict of pairs; ValueError if a name stands twice."""
-    result: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in result:
-            raise ValueError(f"{name!r} stands twice")
-        result[name] = value
-    return result
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from zstream import wire
+from zstream import topics, wire
 from zstream.backends.base import Batch, Producer
 from zstream.errors import BadFilter, Busy, Error
 from zstream.keys import Filter, Value, normalize
@@ -118,7 +118,7 @@ class Followers:
     def _enter(self, name: bytes) -> Topic:
         if _REGISTERED.fullmatch(name):
             raise BadFilter("no filter is registered under this name")
-        filter = normalize(wire.decode_topic(name), self._keys)
+        filter = normalize(topics.decode(name), self._keys)
         if len(self._topics) >= self._max:
             raise Busy(f"{self._max} filters are live already; no more are taken", retry_s=5)
         # Indexed under its most telling key: the one with the fewest values.
@@ -225,7 +225,7 @@ class Followers:
 
     def hears(self, producer: bytes) -> bytes | None:
         """The topic of a producer's confirmations, if it listens."""
-        name = wire.producer_topic(producer)
+        name = topics.of_producer(producer)
         return name if name in self._confirmed else None
 
     def nack(self, producer: Producer, code: str, text: str, name: bytes, ts: int) -> Message:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zstream import wire
+from zstream import topics, wire
 from zstream.backends.base import Batch, Producer
 from zstream.limits import PUBLICATION_BYTES
 from zstream.wire import ACK, BEAT, BYE, DATA, ERR, HELLO, Header
@@ -165,7 +165,7 @@ def test_a_filter_without_followers_is_forgotten() -> None:
 def test_producers_hear_where_they_stand() -> None:
     row = Producer(b"p" * 16, 3, 9, 2, b"\x90", TS)
     live = followers(row=row)
-    topic = wire.producer_topic(row.id)
+    topic = topics.of_producer(row.id)
     assert live.hears(row.id) is None
     [(name, header, body)] = read(live.subscribe(topic, 0.0, TS))
     assert (name, header.type, header.id) == (topic, ACK, 9)
@@ -221,16 +221,16 @@ def test_every_follower_sees_its_slice_exactly_once_and_without_a_hole(
             messages = live.commit(batch(len(stored) + 1, *argument), now, TS)
             stored += argument
         elif what == "subscribe":
-            messages = live.subscribe(wire.encode_topic(FILTERS[argument]), now, TS)
+            messages = live.subscribe(topics.encode(FILTERS[argument]), now, TS)
         elif what == "unsubscribe":
-            name = wire.encode_topic(FILTERS[argument])
+            name = topics.encode(FILTERS[argument])
             live.unsubscribe(name)
             cursors.pop(name, None)
         else:
             now += argument
             messages = live.tick(now, TS)
         for name, header, body in read(messages):
-            filter = next(f for f in FILTERS if wire.encode_topic(f) == name)
+            filter = next(f for f in FILTERS if topics.encode(f) == name)
             if name in cursors:
                 assert header.prev == cursors[name]
             else:
