@@ -14,7 +14,7 @@ import click
 from zstream import Client
 from zstream.cli import exits, jsontext, loading, output, words
 from zstream.cli.app import connect, connected, filtered
-from zstream.cli.progress import Progress, rate_text
+from zstream.cli.progress import Progress
 from zstream.errors import DecodeError
 from zstream.event import Event
 from zstream.limits import MAX_INTEGER, PAGE_EVENTS
@@ -53,8 +53,7 @@ def export(filter: tuple[str, ...], name: str, after: int) -> int:
             with whole_file(Path(name)) as write:
                 count = _write(client, header, after, write, progress)
             progress.clear()
-            rate = f"{progress.elapsed_s:.1f} s ({rate_text(count, progress.elapsed_s)})"
-            output.note(f"exported {count:,} events in {rate}")
+            output.note(progress.sum_up("exported", count))
     return exits.OK
 
 
@@ -136,7 +135,7 @@ def whole_file(path: Path) -> Iterator[Callable[[str], object]]:
     part = path if special else target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     flags = os.O_WRONLY if special else os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        with os.fdopen(os.open(part, flags, 0o666), "wb") as raw:
+        with os.fdopen(os.open(str(part), flags, 0o666), "wb") as raw:
             if not special and target.exists():
                 os.fchmod(raw.fileno(), stat.S_IMODE(target.stat().st_mode))
             with _packed(raw, path) as stream:
@@ -146,9 +145,11 @@ def whole_file(path: Path) -> Iterator[Callable[[str], object]]:
                 os.fsync(raw.fileno())
         if not special:
             os.replace(part, target)
-    except BaseException:
+    except BaseException as error:
         if not special:
             part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(part):
+            error.filename = str(path)
         raise
 
 

@@ -11,7 +11,7 @@ from zstream.cli import jsontext
 from zstream.cli.app import connect
 from zstream.cli.jsontext import BadLine
 from zstream.cli.loading import Parser, Refusals, split_reason
-from zstream.cli.progress import Progress, rate_text
+from zstream.cli.progress import Progress
 from zstream.cli.reading import ReadError, Source
 from zstream.event import Event
 
@@ -103,9 +103,11 @@ class Loader:
 
     @property
     def place(self) -> str:
-        """The line that was read last."""
+        """How far it came."""
         source = self._source
-        return "nothing" if source is None else f"line {source.line:,} of {source.name}"
+        if source is None or not source.line:
+            return "before the first line"
+        return f"at line {source.line:,} of {source.name}"
 
     # ------------------------------------------------------------ confirmations
 
@@ -156,13 +158,10 @@ class Loader:
         """Say what was stored, what was refused and why, and what is not known."""
         self.take_refusals()
         stats = self.client.stats()
-        stored, elapsed_s = stats["confirmed"], self._progress.elapsed_s
-        lines = [
-            f"stored {stored:,} events in {elapsed_s:.1f} s ({rate_text(stored, elapsed_s)})",
-            *self.refusals.report(),
-        ]
+        lines = [self._progress.sum_up("stored", stats["confirmed"]), *self.refusals.report()]
         if stats["lost"]:
-            lines.append(f"lost {stats['lost']:,} on the way to a daemon that went away")
+            lines.append(f"lost {stats['lost']:,}")
+            self.failures.append("events were lost on the way to a daemon that went away")
         if self.unsettled:
             lines.append(f"not confirmed {self.unsettled:,}: they may be stored or not")
         return lines

@@ -1,6 +1,7 @@
 """Events as JSON Lines, CSV or a table."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -42,7 +43,7 @@ def default_format() -> str:
 def emit(text: str) -> None:
     """Write to stdout, in UTF-8 whatever the locale; BrokenPipeError if nobody reads."""
     if sys.stdout is None:
-        raise click.ClickException("stdout is closed")
+        raise OSError(errno.EBADF, "stdout is closed")
     sys.stdout.buffer.write(text.encode("utf-8", "replace"))
 
 

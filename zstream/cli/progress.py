@@ -9,6 +9,7 @@ from zstream.cli.output import is_terminal
 
 _REDRAW_S: Final = 0.1
 _BAR: Final = 24
+_RATED: Final = 1000
 
 
 class Progress:
@@ -46,10 +47,18 @@ class Progress:
             sys.stderr.flush()
             self._drawn = False
 
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self._begun
+    def sum_up(self, done: str, count: int) -> str:
+        """Say what was done and how fast; the rate only where there was enough for one.
+
+        Args:
+            done: As in "stored".
+            count: Events.
+        """
+        elapsed_s = time.monotonic() - self._begun
+        text = f"{done} {count:,} event{'' if count == 1 else 's'}"
+        if count < _RATED:
+            return text
+        return f"{text} in {elapsed_s:.1f} s ({rate_text(count, elapsed_s)})"
 
     def __enter__(self) -> Self:
         return self

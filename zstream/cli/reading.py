@@ -6,8 +6,10 @@ gzip file gives every line in front of the damage.
 
 import itertools
 import os
+import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Final
 
 #: Bytes of a line. An event of 1 MiB can take six times as much as JSON.
@@ -33,6 +35,26 @@ _FOREIGN: Final = {
 
 class ReadError(Exception):
     """A file could not be read to its end; what came before was handed out."""
+
+
+@contextmanager
+def opened(name: str) -> Iterator["Source"]:
+    """Open a file for reading; ``-`` is stdin, which is left open.
+
+    Raises:
+        ReadError: It cannot be opened.
+    """
+    if name == "-":
+        if sys.stdin is None:
+            raise ReadError("stdin is closed")
+        yield Source(sys.stdin.buffer, "stdin")
+        return
+    try:
+        stream = open(name, "rb", buffering=0)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise ReadError(f"{name}: {error.strerror}") from error
+    with stream:
+        yield Source(stream, name)
 
 
 class Source:

@@ -28,10 +28,11 @@ def shell() -> None:
 def banner(client: Client) -> str:
     """Make the text above the first prompt."""
     about = client.info()
+    example = f'{{"{about["keys"][0]}": "hello"}}'
     return (
         f"Python {sys.version.split()[0]}, zstreamd {about['version']} at {client.url}\n"
         f"{about['store']}, {about['events']:,} events, keys {', '.join(about['keys'])}\n"
-        'c is the client:  c.insert({"kind": "hello"})  c.items(kind="hello")  help(c)'
+        f"c is the client:  c.insert({example})  c.flush()  c.items({example})  help(c)"
     )
 
 
@@ -43,4 +44,5 @@ def _edit_lines(names: dict[str, Any]) -> None:
     except ImportError:
         return
     readline.set_completer(completer.complete)
-    readline.parse_and_bind("tab: complete")
+    is_editline = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^I rl_complete" if is_editline else "tab: complete")

@@ -4,7 +4,6 @@ import itertools
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
-from typing import BinaryIO, cast
 
 import click
 
@@ -14,7 +13,7 @@ from zstream.cli.app import connect, connected, time_option, timeout_s, zoned
 from zstream.cli.loader import Loader
 from zstream.cli.loading import FindDate, Parser
 from zstream.cli.progress import Progress
-from zstream.cli.reading import Source
+from zstream.cli.reading import ReadError, opened
 
 #: Bad lines that ``insert`` tells of at once; the rest is in the summary.
 _ALERTS = 20
@@ -113,7 +112,7 @@ def _attempt(loader: Loader, work: Callable[[], None]) -> int:
             if code:
                 return code  # the second time: do not wait
             code = exits.INTERRUPTED
-            loader.failures.append(f"interrupted after {loader.place}")
+            loader.failures.append(f"interrupted {loader.place}")
     return code
 
 
@@ -123,13 +122,14 @@ def _load_each(
 ) -> None:  # fmt: skip
     for name in names:
         parser = make_parser()
-        with click.open_file(name, "rb") as stream:
-            shown = "stdin" if name == "-" else name
-            source = Source(cast(BinaryIO, getattr(stream, "raw", stream)), shown)
-            loader.load(source, parser, "" if len(names) == 1 else f"{shown}:")
+        try:
+            with opened(name) as source:
+                loader.load(source, parser, "" if len(names) == 1 else f"{source.name}:")
+        except ReadError as error:
+            loader.failures.append(str(error))
         missing = [key for key in parser.keys or () if key not in indexed]
         if missing:
-            output.note(f"{shown}: its store indexed {', '.join(missing)}; this one does not")
+            output.note(f"{name}: its store indexed {', '.join(missing)}; this one does not")
 
 
 def _fixed(moment: datetime | None) -> FindDate | None:

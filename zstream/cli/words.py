@@ -1,5 +1,6 @@
 """Filters and events as words on the command line."""
 
+import errno
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -89,6 +90,8 @@ def _check_text(word: str) -> None:
 
 def _values_of_file(word: str, name: str) -> list[str]:
     try:
+        if name == "-" and sys.stdin is None:
+            raise OSError(errno.EBADF, "stdin is closed")
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise click.UsageError(

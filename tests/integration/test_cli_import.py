@@ -1,0 +1,318 @@
+"""Import and export, as a shell runs them."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+
+import msgpack
+import pytest
+
+from zstream import Client
+from zstream.testing import server
+
+from .support import environment, everything, start_zstream, wait_until, zstream, zstream_ok
+
+ENVELOPE = b'{"id":7,"ts":1420070400000001,"event":{"kind":"friend"}}\n'
+
+
+def said(done):
+    return done.stderr.decode().splitlines()
+
+
+def test_nothing_good_is_lost_among_bad_lines(zstream_server, tmp_path):
+    good = [b'{"n":%d}' % n for n in range(6)]
+    file = tmp_path / "mixed.jsonl"
+    file.write_bytes(
+        b"\xef\xbb\xbf" + good[0] + b"\r\n\r\n" + good[1] + b"\n{oops\n" + good[2] + b"\n[1]\n"
+        + b'{"x":NaN}\n{"x":1e999}\n{"x":1,"x":2}\n{"x":18446744073709551616}\n{"x":"\\ud800"}\n'
+        + b'{"x":"\xff"}\n' + good[3] + b'\n{"x":"' + b"y" * (1 << 20) + b'"}\n'
+        + b'{"x":"' + b"y" * (9 << 20) + b'"}\n' + b'{"a":' * 65 + b"1" + b"}" * 65 + b"\n"
+        + b"[" * 100_000 + b"\n" + good[4] + b"\n" + b"9" * 5000 + b"\n" + good[5]
+    )  # fmt: skip
+
+    done = zstream(zstream_server.url, "import", file)
+
+    assert [event["n"] for _, _, event in everything(zstream_server.url)] == list(range(6))
+    assert done.returncode == 4
+    assert [line.partition(" (event['a']")[0] for line in said(done)] == [
+        "stored 6 events",
+        "refused 13:",
+        "   3  a number out of range: line 7, 8, 19 (NaN is not JSON)",
+        "   1  not JSON: line 4 (Expecting property name enclosed in double quotes at column 2)",
+        "   1  not an object: line 6 (a list; if the file is one JSON array, `jq -c '.[]'` makes"
+        " lines of it)",
+        "   1  a key stands twice: line 9 ('x')",
+        "   1  integers are from -2^63 to 2^64 - 1: line 10 (event['x'] is 18446744073709551616)",
+        "   1  text must be valid Unicode: line 11 (event['x'] has a lone surrogate at 0)",
+        "   1  not UTF-8: line 12 (byte 0xff at column 7)",
+        "   1  the event is over 1048576 bytes packed: line 14",
+        "   1  too large: line 15 (a line has at most 8 MiB)",
+        "   1  is nested deeper than 64 levels: line 16",
+        "   1  not an event: line 17 (nested too deeply)",
+    ]
+
+
+def test_files_gzip_and_stdin_in_one_go(zstream_server, tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"n":1}\n')
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(b'{"n":2}\n') + gzip.compress(b'{"n":3}'))
+    (tmp_path / "not.gz").write_bytes(b'{"n":4}\nbad\n')
+    (tmp_path / "empty").write_bytes(b"")
+    os.chdir(tmp_path)
+
+    done = zstream(
+        zstream_server.url, "import", "a.jsonl", "packed.jsonl", "not.gz", "empty", "-",
+        stdin=gzip.compress(b'{"n":5}\nbad'),
+    )  # fmt: skip
+
+    assert [event["n"] for _, _, event in everything(zstream_server.url)] == [1, 2, 3, 4, 5]
+    assert done.returncode == 4
+    assert said(done) == [
+        "stored 5 events",
+        "refused 2:",
+        "  2  not JSON: line not.gz:2, stdin:2 (Expecting value at column 1)",
+    ]
+
+
+def test_a_file_that_is_cut_off_is_a_failure_and_the_next_is_read(zstream_server, tmp_path):
+    packed = gzip.compress(b"".join(b'{"n":%d,"r":%d}\n' % (n, hash((n, 1))) for n in range(5000)))
+    (tmp_path / "cut.gz").write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "next.jsonl").write_bytes(b'{"n":-1}\n')
+
+    done = zstream(zstream_server.url, "import", tmp_path / "cut.gz", tmp_path / "next.jsonl")
+
+    stored = [event["n"] for _, _, event in everything(zstream_server.url)]
+    assert len(stored) > 1000
+    assert stored == [*range(len(stored) - 1), -1]
+    assert done.returncode == 1
+    assert said(done)[-1] == (
+        f"zstream: {tmp_path / 'cut.gz'}: the gzip data is cut off before its end"
+        f" (after line {len(stored) - 1:,})"
+    )
+
+
+def test_dates_from_a_field(zstream_server, tmp_path):
+    file = tmp_path / "quakes.jsonl"
+    file.write_bytes(
+        b'{"p":{"t":1423450290580}}\n{"p":{}}\n{"p":{"t":"1423450290581"}}\n{"p":{"t":"now"}}\n'
+    )
+
+    done = zstream(zstream_server.url, "import", file, "--date", "p.t", "--date-unit", "ms")
+
+    assert [ts for _, ts, _ in everything(zstream_server.url)] == [
+        1_423_450_290_580_000, 1_423_450_290_581_000,
+    ]  # fmt: skip
+    assert done.returncode == 4
+    assert said(done) == [
+        "stored 2 events",
+        "refused 2:",
+        "  1  no date: line 2 ('p.t' is missing or null)",
+        "  1  a bad date: line 4 (p.t: a text is no date in ms)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["nofile"], 2, "'nofile' does not exist"),
+        (["--url", "tcp://127.0.0.1:1", "--timeout", "0.3", "-"], 3, "no daemon at"),
+    ],
+)
+def test_what_cannot_be_begun(zstream_server, words, code, says):
+    done = zstream(zstream_server.url, "import", *words, stdin=b'{"a":1}\n')
+
+    assert done.returncode == code
+    assert says in done.stderr.decode()
+    assert everything(zstream_server.url) == []
+
+
+def random_value(source, depth=0):
+    kinds = "nbifsxlm" if depth < 3 else "nbifsx"
+    match source.choice(kinds):
+        case "n":
+            return None
+        case "b":
+            return source.random() < 0.5
+        case "i":
+            return source.choice([0, -(2**63), 2**64 - 1, source.randrange(1 << 40)])
+        case "f":
+            return source.choice([0.0, -0.0, 1.0, 1e300, 5e-324, source.random()])
+        case "s":
+            return source.choice(["", "\0", "\u2028\x7f\x9b", "𝄞ü", "$bytes", '"\\', "\ufeff"])
+        case "x":
+            return source.randbytes(source.randrange(4))
+        case "l":
+            return [random_value(source, depth + 1) for _ in range(source.randrange(4))]
+    names = ["$bytes", "$$bytes", "id", "ts", "event", "zstream", "keys", "run", "head", "kind"]
+    return {
+        name: random_value(source, depth + 1)
+        for name in source.sample(names, source.randrange(3 if depth else 10))
+    }
+
+
+@pytest.mark.parametrize("name", ["all.jsonl", "all.jsonl.gz"])
+def test_what_is_exported_is_restored_exactly(zstream_server, tmp_path, name):
+    source = random.Random(3)
+    events = [{"n": n, **{f"f{i}": random_value(source) for i in range(4)}} for n in range(1200)]
+    events += [{"$bytes": "x"}, {"zstream": 1, "keys": [], "run": 1, "head": 1}]
+    with Client(zstream_server.url) as client:
+        for event in events:
+            client.insert(event, date=source.choice([None, 0, 12.000001]))
+        client.flush()
+    file = tmp_path / name
+
+    done = zstream(zstream_server.url, "export", "-o", file)
+    with server() as other:
+        again = zstream(other.url, "import", file)
+        restored = everything(other.url)
+
+    assert (done.returncode, again.returncode) == (0, 0), (done.stderr, again.stderr)
+    assert msgpack.packb(restored) == msgpack.packb(everything(zstream_server.url))
+    assert len(restored) == 1202
+    assert (file.read_bytes()[:2] == b"\x1f\x8b") is name.endswith(".gz")
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_an_export_says_what_it_is(zstream_server):
+    url = zstream_server.url
+    zstream_ok(url, "import", stdin=b'{"kind":"a"}\n{"kind":"b"}\n{"kind":"a"}\n')
+
+    header, *lines = map(json.loads, zstream_ok(url, "export", "kind=a").splitlines())
+
+    run = header.pop("run")
+    assert run > 0
+    assert header == {
+        "zstream": 1, "keys": ["kind", "user", "repo"], "head": 3, "filter": {"kind": "a"},
+    }  # fmt: skip
+    assert [(line["id"], line["event"]) for line in lines] == [
+        (1, {"kind": "a"}),
+        (3, {"kind": "a"}),
+    ]
+    (_, line) = zstream_ok(url, "export", "--after", "2").splitlines()
+    assert json.loads(line)["id"] == 3
+    assert len(zstream_ok(url, "export", "--after", "3").splitlines()) == 1
+    assert zstream(url, "export", "--after", "4").returncode == 1
+
+
+def test_keys_that_the_new_store_lacks_are_told(zstream_server):
+    export = zstream_ok(zstream_server.url, "export")
+    with server(keys=("kind", "colour")) as other:
+        done = zstream(other.url, "import", "-", stdin=export + ENVELOPE)
+
+    assert done.returncode == 0
+    assert said(done) == [
+        "-: its store indexed user, repo; this one does not",
+        "stored 1 event",
+    ]
+
+
+def test_envelopes_without_a_header_need_to_be_told(zstream_server):
+    url = zstream_server.url
+    zstream_ok(url, "import", "--meta", stdin=ENVELOPE)
+    assert [(ts, event) for _, ts, event in everything(url)] == [
+        (1_420_070_400_000_001, {"kind": "friend"})
+    ]
+
+    zstream_ok(url, "import", stdin=ENVELOPE)
+    assert everything(url)[1][2] == json.loads(ENVELOPE)
+
+
+def test_a_failed_export_leaves_what_was_there(zstream_server, tmp_path):
+    file = tmp_path / "backup.jsonl"
+    file.write_text("precious")
+
+    done = zstream(zstream_server.url, "export", "nokey=1", "-o", file)
+
+    assert done.returncode == 2
+    assert file.read_text() == "precious"
+    assert [each.name for each in tmp_path.iterdir()] == ["backup.jsonl"]
+
+
+def test_an_export_replaces_a_file_and_keeps_its_mode_and_links(zstream_server, tmp_path):
+    file, link = tmp_path / "backup.jsonl", tmp_path / "newest"
+    file.write_text("old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+
+    zstream_ok(zstream_server.url, "export", "-o", link)
+
+    assert link.is_symlink()
+    assert json.loads(file.read_text())["zstream"] == 1
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_an_export_to_what_is_no_file(zstream_server):
+    assert zstream(zstream_server.url, "export", "-o", "/dev/null").returncode == 0
+    full = zstream(zstream_server.url, "export", "-o", "/dev/full")
+    assert (full.returncode, said(full)) == (1, ["zstream: No space left on device"])
+    assert os.path.exists("/dev/full")
+
+
+def test_an_export_that_is_not_read_to_its_end_is_a_failure(zstream_server):
+    with Client(zstream_server.url) as client:
+        client.insert_many({"pad": "x" * 1000} for _ in range(2000))
+        client.flush()
+    with start_zstream(zstream_server.url, "export") as process:
+        assert process.stdout.readline().startswith(b'{"zstream":1')
+        process.stdout.close()
+
+        assert process.stderr.read() == b"zstream: the export was not read to its end\n"
+        assert process.wait(30) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_import_says_how_much_is_stored(zstream_server, number):
+    url = zstream_server.url
+    with start_zstream(url, "import", "-") as process, Client(url) as client:
+        process.stdin.write(b'{"n":1}\n{"n":2}\n')
+        process.stdin.flush()
+        wait_until(lambda: client.count() == 2, "the two lines are stored")
+        process.send_signal(number)
+
+        assert process.stderr.read().decode().splitlines() == [
+            "stored 2 events",
+            "zstream: interrupted at line 2 of stdin",
+        ]
+        assert process.wait(30) == 130
+
+
+def test_a_daemon_that_goes_away_ends_the_import(tmp_path):
+    with server(store=f"sqlite:///{tmp_path}/s.db") as running:
+        process = start_zstream(running.url, "import", "-", "--timeout", "0.5")
+        process.stdin.write(b'{"n":1}\n')
+        process.stdin.flush()
+        with Client(running.url) as client:
+            wait_until(lambda: client.count() == 1, "the line is stored")
+        running.stop()
+        process.stdin.write(b'{"n":2}\n')
+        _, error = process.communicate(timeout=30)
+
+        assert process.returncode == 3
+        assert error.decode().splitlines() == [
+            "stored 1 event",
+            "not confirmed 1: they may be stored or not",
+            f"zstream: the daemon at {running.url} confirmed nothing for 0.5 s",
+        ]
+
+
+def test_more_than_the_buffer_goes_through(zstream_server):
+    line = b'{"kind":"x","pad":"%s"}\n' % (b"y" * 100_000)
+    count = 250  # 25 MB, and 16 MiB may be under way
+
+    done = zstream(zstream_server.url, "import", stdin=line * count)
+
+    assert done.returncode == 0
+    assert said(done) == [f"stored {count} events"]
+    assert zstream_ok(zstream_server.url, "count", "kind=x") == b"%d\n" % count
+
+
+def test_a_closed_stdin_is_told(zstream_server):
+    done = subprocess.run(
+        ["sh", "-c", "zstream insert <&-; zstream items user=@- <&-"], check=False,
+        capture_output=True, env=environment(zstream_server.url), timeout=60,
+    )  # fmt: skip
+    assert b"zstream: stdin is closed" in done.stderr
+    assert b"user=@-: -: stdin is closed" in done.stderr
+    assert b"Traceback" not in done.stderr
