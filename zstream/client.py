@@ -8,7 +8,7 @@ from datetime import tzinfo
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-from zstream import lifecycle, topics, wire
+from zstream import lifecycle, topics
 from zstream.endpoints import Endpoints
 from zstream.event import Page
 from zstream.follower import Tail
