@@ -155,7 +155,7 @@ class TailCore:
         if is_other_life and self._run is not None:
             self._past.append(self._run)
         self._run = run
-        if events and self.state is State.CHECKING and not self._heals:
+        if self.state is State.CHECKING and not self._heals and self._has_missed(events):
             self._fail_gap("events came while the connection was away")
             return
         self._add(events)
@@ -218,6 +218,11 @@ class TailCore:
             self._follow(*held)
         elif is_head:
             self.fail(DecodeError("the daemon publishes what its store does not have"))
+
+    def _has_missed(self, events: list[Event]) -> bool:
+        # What is held came with the new connection, and so does all above its prev: the reader
+        # may just not have come so far.
+        return any(self._held is None or event.id <= self._held[0].prev for event in events)
 
     def _take_data(self, body: bytes) -> bool:
         try:

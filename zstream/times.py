@@ -87,7 +87,9 @@ def _from_number(value: int | float | Decimal, name: str) -> int:
     except (InvalidOperation, ValueError, OverflowError):
         raise BadTime(f"{name}: {value!r} is no time") from None
     if result > MAX_INTEGER:
-        unit, factor = ("milliseconds", "1e3") if exact < Decimal("1e14") else ("microseconds", "1e6")
+        unit, factor = (
+            ("milliseconds", "1e3") if exact < Decimal("1e14") else ("microseconds", "1e6")
+        )
         raise BadTime(
             f"{name}: {value!r} seconds is beyond the year 2255; it looks like {unit}:"
             f" divide by {factor}"
