@@ -18,8 +18,6 @@ from zstream.limits import PAGE_EVENTS
 from zstream.wire import BEAT, BYE, DATA, ERR, HELLO, Header
 
 _CHAIN: Final = frozenset((DATA, HELLO, BEAT, BYE))
-#: Earlier runs of the store whose late publications are told from those of the next run.
-_PAST_RUNS: Final = 16
 
 
 class State(Enum):
@@ -58,7 +56,6 @@ class TailCore:
         self._run: int | None = None
         self._id = self._delivered = 0
         self._held: tuple[Header, bytes] | None = None
-        self._past: deque[int] = deque(maxlen=_PAST_RUNS)
         self._events: deque[Event] = deque()
         self._error: Error | None = None
 
@@ -151,16 +148,13 @@ class TailCore:
         elif upto <= self._id and upto < head:
             self.fail(DecodeError(f"the daemon's replay stands still at {upto}"))
             return
-        is_other_life = run != self._run
-        if is_other_life and self._run is not None:
-            self._past.append(self._run)
         self._run = run
         if self.state is State.CHECKING and not self._heals and self._has_missed(events):
             self._fail_gap("events came while the connection was away")
             return
         self._add(events)
         self._id = max(self._id, upto)
-        self._go_on(is_other_life, upto >= head)
+        self._go_on(upto >= head)
 
     def fail(self, error: Error) -> None:
         """End the tail with this error, behind the events that are there."""
@@ -188,8 +182,7 @@ class TailCore:
 
     def _follow(self, header: Header, body: bytes) -> None:
         if header.run != self._run:
-            if header.run not in self._past:
-                self.state, self._held = State.CHECKING, (header, body)
+            self.state, self._held = State.CHECKING, (header, body)
         elif header.id <= self._id:
             return
         elif header.prev <= self._id:
@@ -201,14 +194,13 @@ class TailCore:
         else:
             self._fail_gap(f"events between {self._id} and {header.prev} were not received")
 
-    def _go_on(self, is_other_life: bool, is_head: bool) -> None:
+    def _go_on(self, is_head: bool) -> None:
         held = self._held
         if held is not None and held[0].run != self._run:
-            if not is_other_life:
-                return  # a daemon that is just going answered; the next one will
-            # The page was asked for after this publication came: it is of a still later life.
-            self._past.append(held[0].run)
+            # It came late, from a life that is over, or a daemon that is just going answered.
+            # Runs have no order, so it is only passed over: the next publication tells.
             held = self._held = None
+            self.state = State.REPLAYING if self._heals else State.LIVE
         if held is None:
             if is_head:
                 self.state = State.LIVE
@@ -222,7 +214,9 @@ class TailCore:
     def _has_missed(self, events: list[Event]) -> bool:
         # What is held came with the new connection, and so does all above its prev: the reader
         # may just not have come so far.
-        return any(self._held is None or event.id <= self._held[0].prev for event in events)
+        if self._held is None or self._held[0].run != self._run:
+            return False
+        return any(event.id <= self._held[0].prev for event in events)
 
     def _take_data(self, body: bytes) -> bool:
         try:

@@ -14,7 +14,7 @@ from zstream.testing import Server, server
 
 from . import plain
 from .plain import Plain, lines_of, micros
-from .support import PATIENCE_S, Socket, ask_well, start_zstream, wait_until, zstream_ok
+from .support import PATIENCE_S, Socket, ask_well, start_zstream, wait_until
 
 KEYS: Final = ("type", "actor.login", "repo.name")
 PUSHES: Final = {"type": "PushEvent"}
@@ -99,9 +99,12 @@ def test_followers_from_before_the_import(
         subscriber.subscribe(TOPIC)
         hello = receive(subscriber)
         assert (hello.kind, hello.prev, hello.id) == (HELLO, 0, 0)
-        with client.tail(PUSHES) as tail:
-            zstream_ok(running.url, "import", *files, "--date", "created_at")
+        with (
+            client.tail(PUSHES) as tail,
+            start_zstream(running.url, "import", *files, "--date", "created_at") as importing,
+        ):
             compare(drain(tail, pushes[-1][0]), pushes)
+            assert importing.wait(PATIENCE_S) == 0
 
         told: Found = []
         complete = hello.id
