@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from zstream import wire
 from zstream.errors import (
     BackendError,
@@ -21,23 +19,12 @@ from zstream.errors import (
     VersionMismatch,
 )
 from zstreamd.operations import Operations, Reply
+from zstreamd.request import decode, fields, identity
 
 #: Seconds that a request may wait for a thread.
 DEADLINE_S: Final = 30.0
 
 _log = logging.getLogger("zstreamd.query")
-
-
-class _Head(msgspec.Struct):
-    """What a request says of itself; its other fields are left alone."""
-
-    op: str
-    id: Any = None
-    v: int = wire.VERSION
-    events: msgspec.Raw = msgspec.Raw(b"")
-
-
-_decode_head = msgspec.msgpack.Decoder(_Head).decode
 
 
 class Request(NamedTuple):
@@ -92,10 +79,9 @@ class QueryPool:
             self._handle(request)
 
     def _handle(self, request: Request) -> None:
-        id = None
+        id = identity(request.payload)
         try:
-            head = _head(request.payload)
-            id = head.id
+            head = decode(request.payload)
             if head.v != wire.VERSION:
                 raise VersionMismatch(
                     f"protocol version {head.v}; this daemon speaks {wire.VERSION}"
@@ -105,7 +91,7 @@ class QueryPool:
             if head.op == "insert":
                 self._operations.insert(bytes(head.events), _on_stored(id, request.answer))
                 return
-            reply = self._operations.run(head.op, wire.unpack(request.payload))
+            reply = self._operations.run(head.op, fields(head))
             answer = wire.encode_reply(_with_id(reply.fields, id), reply.packed)
         except BackendError as error:
             answer = wire.encode_error(Unavailable(f"the store: {error}"), id)
@@ -119,18 +105,8 @@ class QueryPool:
         request.answer(answer)
 
 
-def _head(payload: bytes) -> _Head:
-    try:
-        head = _decode_head(payload)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"a request is a msgpack map with an 'op' in it: {error}") from error
-    if not isinstance(head.id, int | str | bytes | None):
-        raise BadRequest("a request's id is a number, text or bytes")
-    return head
-
-
-def _with_id(fields: dict[str, Any], id: object) -> dict[str, Any]:
-    return fields if id is None else {"id": id, **fields}
+def _with_id(reply: dict[str, Any], id: object) -> dict[str, Any]:
+    return reply if id is None else {"id": id, **reply}
 
 
 def _on_stored(id: object, answer: Callable[[bytes], None]) -> Callable[[Reply | Error], None]:

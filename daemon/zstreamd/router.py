@@ -7,9 +7,10 @@ from typing import Final
 import zmq
 
 from zstream import wire
-from zstream.errors import BadRequest, Busy, DecodeError
+from zstream.errors import BadRequest, Busy
 from zstreamd.outbox import Message, Outbox
 from zstreamd.query import QueryPool, Request
+from zstreamd.request import identity
 
 #: Requests that one turn takes at the most.
 _TURN: Final = 64
@@ -76,7 +77,7 @@ class Router:
         request, peer, size = payload[0], frames[0], len(payload[0])
         if self._peers[peer] >= _PEER_REQUESTS:
             busy = Busy(f"{_PEER_REQUESTS} requests of yours are under way", retry_s=0.1)
-            self._send([*envelope, wire.encode_error(busy, _id_of(request))])
+            self._send([*envelope, wire.encode_error(busy, identity(request))])
             return
         self._peers[peer] += 1
         self._requests += 1
@@ -94,12 +95,3 @@ class Router:
             # The peer has gone, or takes no answers; there is nobody to tell.
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
-
-
-def _id_of(request: bytes) -> object:
-    try:
-        fields = wire.unpack(request)
-    except DecodeError:
-        return None
-    id = fields.get("id") if isinstance(fields, dict) else None
-    return id if isinstance(id, int | str | bytes) else None
