@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from zstream.errors import Error
+from zstreamd.validate import elements
 
-#: What an item costs beside its frames, so that tiny messages are bounded too.
-_ITEM_BYTES: Final = 100
+#: What an event costs beside its bytes, so that tiny ones are bounded too.
+_EVENT_BYTES: Final = 100
+#: The first bytes of a msgpack array.
+_ARRAYS: Final = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
 
 
 class Numbered(NamedTuple):
@@ -62,15 +65,16 @@ class Inbox:
         self.bytes = 0
         self.full = False
 
-    def put(self, items: Sequence[Item]) -> None:
-        """Append items, in their order."""
+    def put(self, items: Sequence[Item], size: int) -> None:
+        """Append items, in their order, and the sum of what they `cost`."""
         if not items:
             return
-        size = sum(map(_size, items))
         with self._ready:
             self._groups.append((items, size))
             self.bytes += size
-            self.full = self.bytes > self._limit
+            # Only the writer says that it is over: a small item must not hide the change from it.
+            if self.bytes > self._limit:
+                self.full = True
             self._ready.notify()
 
     def take(self, most: int, most_bytes: int, timeout_s: float | None) -> list[Item] | None:
@@ -106,13 +110,13 @@ class Inbox:
             self._ready.notify()
 
 
-def _size(item: Item) -> int:
-    if isinstance(item, bytes):
-        return len(item) + _ITEM_BYTES
+def cost(item: Item) -> int:
+    """The bytes that an item stands for in the queue: its own, and some for each event."""
+    if type(item) is bytes:  # the most frequent, in the I/O thread
+        if item and item[0] in _ARRAYS:
+            return len(item) + _EVENT_BYTES * (elements(item) or 1)
+        return len(item) + _EVENT_BYTES
     if isinstance(item, Subscription):
-        size = len(item.topic)
-    elif isinstance(item, Numbered):
-        size = len(item.header) + len(item.frame)
-    else:
-        size = len(item.frame)
-    return size + _ITEM_BYTES
+        return len(item.topic) + _EVENT_BYTES
+    assert not isinstance(item, bytes)
+    return len(item.frame) + _EVENT_BYTES * (elements(item.frame) or 1)

@@ -10,7 +10,7 @@ from zstream.cursor import Cursor, Token, parse_cursor, parse_token
 from zstream.errors import BadRequest, CursorLost, Error, TooLarge, Trimmed, Unavailable
 from zstream.keys import Filter, normalize
 from zstream.limits import MAX_END, MAX_INTEGER, PAGE_EVENTS
-from zstreamd.inbox import Call, Inbox
+from zstreamd.inbox import Call, Inbox, cost
 from zstreamd.writer import Writer
 
 
@@ -66,7 +66,8 @@ class Operations:
             raise BadRequest("insert wants 'events', an array")
         if self._writer.down is not None:
             raise Unavailable(f"the store cannot be written: {self._writer.down}")
-        self._inbox.put([Call(frame, reply)])
+        call = Call(frame, reply)
+        self._inbox.put([call], cost(call))
 
     def _complete(self, reply: Reply) -> Reply:
         reply.fields.setdefault("head", self._writer.head)

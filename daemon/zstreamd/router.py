@@ -10,6 +10,7 @@ from zstream import wire
 from zstream.errors import BadRequest, Busy
 from zstreamd.outbox import Message, Outbox
 from zstreamd.query import QueryPool, Request
+from zstreamd.receive import Receiver
 from zstreamd.request import identity
 
 #: Requests that one turn takes at the most.
@@ -33,6 +34,7 @@ class Router:
 
     def __init__(self, socket: "zmq.Socket[bytes]", pool: QueryPool, outbox: Outbox) -> None:
         self._socket, self._pool, self._outbox = socket, pool, outbox
+        self._receiver = Receiver(socket, _MOST_ENVELOPE + 2)
         self._peers: Counter[bytes] = Counter()
         self._requests = self._bytes = 0
 
@@ -43,14 +45,10 @@ class Router:
 
     def take(self) -> None:
         """Take what is there, up to a turn's worth."""
-        for _ in range(_TURN):
+        for frames in self._receiver.messages(_TURN):
+            self._submit(frames)
             if self.is_crowded:
                 return
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._submit(frames)
 
     def answer(self, reply: Message, request_bytes: int) -> None:
         """Send the reply to a request of so many bytes, which is over with that."""
@@ -71,7 +69,7 @@ class Router:
         place = frames.index(b"", 1) + 1
         envelope, payload = frames[:place], frames[place:]
         if len(payload) != 1:
-            error = BadRequest(f"a request is one frame, not {len(payload)}")
+            error = BadRequest("a request is one frame, behind the empty one")
             self._send([*envelope, wire.encode_error(error)])
             return
         request, peer, size = payload[0], frames[0], len(payload[0])

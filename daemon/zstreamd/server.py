@@ -18,10 +18,11 @@ from zstream.backends import open_backend
 from zstream.backends.base import Backend, Head
 from zstream.endpoints import Endpoints
 from zstream.errors import DecodeError
-from zstreamd.inbox import Inbox, Item, Malformed, Numbered, Subscription
+from zstreamd.inbox import Inbox, Item, Malformed, Numbered, Subscription, cost
 from zstreamd.operations import Operations
 from zstreamd.outbox import Outbox
 from zstreamd.query import QueryPool
+from zstreamd.receive import Receiver
 from zstreamd.rejects import Rejects
 from zstreamd.router import Router
 from zstreamd.settings import Settings
@@ -29,7 +30,7 @@ from zstreamd.sockets import Sockets
 from zstreamd.writer import Counters, Writer
 
 #: What one turn takes from a socket at the most.
-_TURN_INSERTS: Final = 256
+_TURN_MESSAGES: Final = 256
 _TURN_BYTES: Final = 8 << 20
 #: Seconds for the last bounded drain of the insert socket, and for queries to end, at the stop.
 _LAST_DRAIN_S: Final = 0.1
@@ -90,6 +91,8 @@ class Server:
         )  # fmt: skip
         operations = Operations(backend, self.head, self._writer, self._inbox, self._about)
         self._pool = QueryPool(operations, settings.query_threads)
+        self._inserts = Receiver(self._sockets.insert, 2)
+        self._subscriptions = Receiver(self._sockets.publish, 1)
         self._router = Router(self._sockets.query, self._pool, self._outbox)
 
     def run(self) -> None:
@@ -159,40 +162,44 @@ class Server:
             if self._stop_reader in ready:
                 return
             if sockets.publish in ready:
-                self._take_subscriptions(sockets.publish)
+                self._take_subscriptions()
             if self._outbox.fileno() in ready:
                 self._send()
             if sockets.query in ready:
                 self._router.take()
             if sockets.insert in ready:
-                self._take_inserts(sockets.insert)
+                self._take_inserts()
 
-    def _take_subscriptions(self, socket: "zmq.Socket[bytes]") -> None:
+    def _take_subscriptions(self) -> None:
         taken: list[Item] = []
-        for _ in range(_TURN_INSERTS):
-            try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
+        for frames in self._subscriptions.messages(_TURN_MESSAGES):
             frame = frames[0]
             if len(frames) == 1 and frame[:1] in (b"\0", b"\1"):
                 taken.append(Subscription(frame[1:], frame[:1] == b"\1"))
-        self._inbox.put(taken)
+            else:
+                error = DecodeError("the publish socket takes subscriptions and nothing else")
+                taken.append(Malformed(b"".join(frames), error))
+        self._inbox.put(taken, sum(map(cost, taken)))
 
-    def _take_inserts(self, socket: "zmq.Socket[bytes]") -> None:
+    def _take_inserts(self) -> None:
+        inserts = self._inserts
+        if not inserts.pass_over():
+            return
         taken: list[Item] = []
-        receive, more, again = socket.recv, socket.getsockopt, zmq.RCVMORE
+        assert self._sockets is not None
+        receive, more = self._sockets.insert.recv, self._sockets.insert.getsockopt
         size = 0
         try:
-            for _ in range(_TURN_INSERTS):
+            for _ in range(_TURN_MESSAGES):
                 frame = receive(zmq.NOBLOCK)
-                size += len(frame)
-                taken.append(_multipart(socket, frame) if more(again) else frame)
-                if size > _TURN_BYTES:
+                item = _multipart(inserts.finish(frame)) if more(zmq.RCVMORE) else frame
+                taken.append(item)
+                size += cost(item)
+                if size > _TURN_BYTES or inserts.inside:
                     break
         except zmq.Again:
             pass
-        self._inbox.put(taken)
+        self._inbox.put(taken, size)
 
     def _send(self) -> None:
         replies, publications = self._outbox.take()
@@ -210,7 +217,7 @@ class Server:
         assert self._sockets is not None
         until = time.monotonic() + _LAST_DRAIN_S
         while time.monotonic() < until and self._sockets.insert.poll(0):
-            self._take_inserts(self._sockets.insert)
+            self._take_inserts()
         self._pool.stop(_QUERIES_END_S)
         self._writer.stop()
         while self._writer.is_alive():
@@ -219,12 +226,7 @@ class Server:
         self._send()
 
 
-def _multipart(socket: "zmq.Socket[bytes]", first: bytes) -> Item:
-    frames = [first]
-    while socket.getsockopt(zmq.RCVMORE):
-        frame = socket.recv(zmq.NOBLOCK)
-        if len(frames) < 3:
-            frames.append(frame)
+def _multipart(frames: list[bytes]) -> Item:
     if len(frames) == 2:
         return Numbered(*frames)
     error = DecodeError("an insert is one frame, or the two of a numbered batch; these are more")

@@ -149,6 +149,8 @@ class Validator:
             try:
                 date, event, body = _element(data, now, _is_array(frame[0]))
             except Error as error:
+                # A traceback holds this frame, which holds the refusals, which hold the error.
+                error.__traceback__ = error.__cause__ = error.__context__ = None
                 admitted.refusals[0].append(Refusal(position, error, data))
                 continue
             admitted.bodies.append(body)
@@ -178,7 +180,15 @@ class Validator:
 
 def elements(frame: bytes) -> int | None:
     """How many elements a frame says that it has; None if it is no array."""
-    return _content(frame)[1] if frame and _is_array(frame[0]) else None
+    first = frame[0] if frame else 0
+    if 0x90 <= first <= 0x9F:
+        return first & 15
+    if first == 0xDC:
+        return int.from_bytes(frame[1:3], "big")
+    if first == 0xDD:
+        # A count beyond the bytes cannot be true; the slow path finds out what is there.
+        return min(int.from_bytes(frame[1:5], "big"), len(frame))
+    return None
 
 
 def _is_array(first: int) -> bool:
@@ -187,16 +197,10 @@ def _is_array(first: int) -> bool:
 
 def _content(frame: bytes) -> tuple[bytes, int]:
     """A frame without its array header, and the elements that it claims to have."""
-    first = frame[0] if frame else 0
-    if 0x90 <= first <= 0x9F:
-        return frame[1:], first & 15
-    if first == 0xDC:
-        return frame[3:], int.from_bytes(frame[1:3], "big")
-    if first == 0xDD:
-        # A count beyond the bytes cannot be true; the slow path finds out what is there.
-        count = int.from_bytes(frame[1:5], "big")
-        return frame[5:], min(count, len(frame))
-    return frame, 1
+    count = elements(frame)
+    if count is None:
+        return frame, 1
+    return frame[{0xDC: 3, 0xDD: 5}.get(frame[0], 1) :], count
 
 
 def _aligned(raws: list[msgspec.Raw], contents: list[bytes], counts: list[int]) -> bool:
