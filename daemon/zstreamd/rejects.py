@@ -15,6 +15,8 @@ from zstream.errors import ConfigError, Error
 FILE_BYTES: Final = 16 << 20
 #: Bytes of one reject that are kept.
 KEPT_BYTES: Final = 64 << 10
+#: Characters of a reason that are kept.
+KEPT_REASON: Final = 1_000
 #: Seconds between two log lines about rejects.
 LOG_EVERY_S: Final = 5.0
 
@@ -37,6 +39,7 @@ class Rejects:
     def __init__(self, path: str | None) -> None:
         self._path = path
         self._file: IO[str] | None = None
+        self._file_bytes = 0
         self._logged_s = float("-inf")
         self._unlogged = 0
         self.count = 0
@@ -55,15 +58,16 @@ class Rejects:
         line = json.dumps({
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "code": error.code or "bad_request",
-            "reason": str(error),
+            "reason": str(error)[:KEPT_REASON],
             "size": len(data),
             "data": base64.b64encode(data[:KEPT_BYTES]).decode("ascii"),
         })  # fmt: skip
         try:
             if self._file is None:
                 self._file = open(self._path, "a", encoding="ascii")  # noqa: SIM115
-            self._file.write(line + "\n")
-            if self._file.tell() > FILE_BYTES:
+                self._file_bytes = os.fstat(self._file.fileno()).st_size
+            self._file_bytes += self._file.write(line + "\n")
+            if self._file_bytes > FILE_BYTES:
                 self._file.close()
                 self._file = None
                 os.replace(self._path, self._path + ".1")
