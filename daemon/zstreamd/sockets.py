@@ -15,7 +15,7 @@ LINGER_MS: Final = 1_000
 #: Messages that libzmq holds for one subscriber before it drops, whole messages.
 PUBLISH_HWM: Final = 1_000
 #: Messages that libzmq holds for one producer that waits for the writer.
-INSERT_HWM: Final = 256
+INSERT_HWM: Final = 64
 #: Tries to find three free ports in a row.
 _PORT_TRIES: Final = 100
 
