@@ -57,7 +57,7 @@ def unique(pairs: Pairs) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
-            raise ValueError(f"{name!r} stands twice")
+            raise ValueError(f"{name!r:.60} stands twice")
         result[name] = value
     return result
 

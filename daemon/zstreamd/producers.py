@@ -52,7 +52,7 @@ class Producers:
         packed = row.refusals
         if refusals:
             kept = wire.unpack(packed)
-            for position, error, _ in refusals[:KEPT_REFUSALS]:
+            for position, error, _ in refusals[-KEPT_REFUSALS:]:
                 kept.append([header.n, position, error.code, str(error)[:500]])
             packed = wire.pack(kept[-KEPT_REFUSALS:])
         self._changed[header.producer] = Producer(

@@ -91,16 +91,11 @@ class Transaction:
             return
         count = elements(item.frame)
         if count is None or count != header.size or crc32(item.frame) != header.crc32:
-            why = "its count or crc32 is not that of its events"
-            self._reject(DecodeError(f"a numbered batch: {why}"), item.header + item.frame)
-            self.nacks.append((header.producer, "bad_batch", why))
+            self._bad_batch(item, header, "its count or crc32 is not that of its events")
             return
         verdict = self._producers.judge(header, self._now)
         if verdict == "next":
-            admitted = self._validator.admit([item.frame], self._now)
-            self._take(admitted)
-            self._producers.accept(header, admitted.refusals[0], self._now)
-            self.confirm.add(header.producer)
+            self._next_batch(item, header)
         elif verdict == "again":
             self.duplicates += count
             self.confirm.add(header.producer)
@@ -113,6 +108,21 @@ class Transaction:
                 else f"epoch {header.epoch} is fenced by a higher one"
             )
             self.nacks.append((header.producer, verdict, text))
+
+    def _next_batch(self, item: Numbered, header: wire.BatchHeader) -> None:
+        admitted = self._validator.admit([item.frame], self._now)
+        refusals = admitted.refusals[0]
+        if admitted.accepted[0] + len(refusals) != header.size:
+            # Its producer would take the events that are not there for stored.
+            self._bad_batch(item, header, f"it ends too early or too late: {refusals[-1].error}")
+            return
+        self._take(admitted)
+        self._producers.accept(header, refusals, self._now)
+        self.confirm.add(header.producer)
+
+    def _bad_batch(self, item: Numbered, header: wire.BatchHeader, why: str) -> None:
+        self._reject(DecodeError(f"a numbered batch: {why}"), item.header + item.frame)
+        self.nacks.append((header.producer, "bad_batch", why))
 
     def _call(self, item: Call) -> None:
         if elements(item.frame) is None:

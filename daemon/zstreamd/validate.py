@@ -259,7 +259,10 @@ def _element(data: bytes, now: int, in_array: bool) -> tuple[int | None, dict[st
 
 
 def _date(data: bytes, now: int) -> int:
-    date = wire.unpack(data)
+    try:
+        date = wire.unpack(data)
+    except DecodeError as error:
+        raise BadTime(f"a date is an integer of microseconds: {error}") from error
     if type(date) is not int or not 0 <= date <= MAX_INTEGER:
         raise BadTime("a date is an integer of microseconds from 0 to 2^53 - 1")
     if date > now + MAX_AHEAD_US:
