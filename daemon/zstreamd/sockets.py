@@ -14,6 +14,9 @@ from zstream.limits import MAX_FRAME_BYTES, MAX_SUBSCRIPTION_BYTES
 LINGER_MS: Final = 1_000
 #: Messages that libzmq holds for one subscriber before it drops, whole messages.
 PUBLISH_HWM: Final = 1_000
+#: Replies that libzmq holds for one peer before further ones are lost: a page has up to 1 MiB, so
+#: a peer that asks and never reads must not be given a thousand. Sixteen may be under way.
+QUERY_HWM: Final = 256
 #: Messages that libzmq holds for one producer that waits for the writer.
 INSERT_HWM: Final = 64
 #: Tries to find three free ports in a row.
@@ -37,6 +40,7 @@ class Sockets:
         self._cleanup = ExitStack()
         self.query = self._make(zmq.ROUTER, MAX_FRAME_BYTES)
         self.query.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.query.setsockopt(zmq.SNDHWM, QUERY_HWM)
         self.insert = self._make(zmq.PULL, MAX_FRAME_BYTES)
         self.insert.setsockopt(zmq.RCVHWM, INSERT_HWM)
         self.publish = self._make(zmq.XPUB, MAX_SUBSCRIPTION_BYTES)
