@@ -41,6 +41,9 @@ class Sockets:
         self.query = self._make(zmq.ROUTER, MAX_FRAME_BYTES)
         self.query.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.query.setsockopt(zmq.SNDHWM, QUERY_HWM)
+        # Who comes back under an identity of its own is heard, even while TCP has not noticed that
+        # its old connection is dead.
+        self.query.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self.insert = self._make(zmq.PULL, MAX_FRAME_BYTES)
         self.insert.setsockopt(zmq.RCVHWM, INSERT_HWM)
         self.publish = self._make(zmq.XPUB, MAX_SUBSCRIPTION_BYTES)
