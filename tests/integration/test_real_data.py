@@ -89,7 +89,8 @@ class Questions:
         if question.kind == "offset":
             there = len(self._stream.select(question.filter, question.since, question.until))
             beyond = rng.random() < 0.1
-            question.start = there if beyond else rng.randrange(max(1, min(there, 3_000)))
+            there = min(there, 3_000)
+            question.start = there if beyond else rng.randrange(max(1, there))
         if question.kind == "walk":
             question.pages = rng.randint(2, 8)
         return question

@@ -6,6 +6,7 @@ afterwards can be held against what was sent and what was confirmed.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -21,6 +22,7 @@ import zmq
 from zstream import Client, FlushError, TimedOut, Unavailable
 from zstream.testing import Server, server
 
+from .plain import jsonl
 from .support import PATIENCE_S, ask_well, everything, start_zstream, wait_until
 
 KEYS: Final = ("producer", "seq")
@@ -64,9 +66,12 @@ class Producer(threading.Thread):
     def produce(self) -> None:
         raise NotImplementedError
 
-    def end(self) -> None:
+    def tell_end(self) -> None:
         self._end.set()
-        self.join(PATIENCE_S)
+
+    def end(self) -> None:
+        if self.ident is not None:
+            self.join(PATIENCE_S)
         assert not self.is_alive(), f"{self.name} hangs"
         if self.failure is not None:
             raise self.failure
@@ -143,20 +148,41 @@ class WaitingProducer(Producer):
 
 
 class Import(Producer):
-    """``zstream import`` with an endless stdin."""
+    """``zstream import`` with an endless stdin. It confirms by what it says in the end."""
 
+    confirms = True
     process: "subprocess.Popen[bytes]"
+
+    def __init__(self, name: str, running: Server) -> None:
+        super().__init__(name, running)
+        self._go_on = threading.Event()
+
+    def go_on(self) -> None:
+        """More than the first line. It is waited for alone, because the command has to start."""
+        self._go_on.set()
+
+    def tell_end(self) -> None:
+        super().tell_end()
+        self._go_on.set()
 
     def produce(self) -> None:
         self.process = start_zstream(self.url, "--timeout", "1", "import", "-")
-        assert self.process.stdin is not None
         try:
+            self.write(1)
+            self._go_on.wait(PATIENCE_S)
             while not self.ending:
-                lines = (json.dumps(self.next()).encode() + b"\n" for _ in range(100))
-                self.process.stdin.write(b"".join(lines))
+                self.write(100)
         except BrokenPipeError:
             self._end.wait(PATIENCE_S)
         self.said = self.process.communicate(timeout=PATIENCE_S)[1].decode()
+        claimed = re.search(r"^stored ([\d,]+) events", self.said, re.MULTILINE)
+        assert claimed is not None, self.said
+        self.confirmed = int(claimed[1].replace(",", ""))
+
+    def write(self, count: int) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(jsonl(self.next() for _ in range(count)))
+        self.process.stdin.flush()
 
 
 @contextmanager
@@ -170,16 +196,22 @@ def producing(running: Server, life: str) -> Iterator[list[Producer]]:
         RawProducer(f"raw 1 {life}", running),
         RawProducer(f"raw 2 {life}", running),
     ]
-    begun = []
+    importing, *others = producers
+    assert isinstance(importing, Import)
     try:
-        for each in producers:
+        importing.start()
+        wait_until(lambda: stored(running, producer=importing.name), f"{importing.name} works")
+        importing.go_on()
+        for each in others:
             each.start()
-            begun.append(each)
+        for each in others:
             wait_until(lambda name=each.name: stored(running, producer=name), f"{each.name} works")
         wait_until(lambda: stored(running) > MIDDLE, "the daemon is in the middle of it")
         yield producers
     finally:
-        for each in begun:
+        for each in producers:
+            each.tell_end()
+        for each in producers:
             each.end()
 
 
