@@ -89,31 +89,47 @@ def _load_all(
         with loader.client as client:
             indexed = client.info()["keys"]  # nothing is read for a daemon that is not there
             code = _attempt(loader, lambda: _load_each(loader, names, make_parser, indexed))
-            progress.clear()
-            for line in loader.summary():
-                output.note(line)
-    for failure in loader.failures:
-        exits.complain(failure)
-    if code or loader.failures:
-        return code or exits.FAILURE
-    return exits.REFUSED if loader.refusals.count else exits.OK
+            try:
+                progress.clear()
+                _report(loader)
+                code = code or _code(loader)
+            finally:
+                if loader.unsettled:
+                    exits.leave(code)  # closing the client would wait for the daemon once more
+    return code
 
 
 def _attempt(loader: Loader, work: Callable[[], None]) -> int:
-    """Do the work and then, however it ended, wait for the confirmations."""
-    code = exits.OK
-    for step in (work, loader.settle):
+    """Do the work and wait for the confirmations; the second interrupt ends that too."""
+    try:
+        code = exits.OK
         try:
-            step()
-        except errors.Unavailable as error:
-            loader.failures.append(str(error))
-            return exits.UNREACHABLE
+            work()
         except KeyboardInterrupt:
-            if code:
-                return code  # the second time: do not wait
             code = exits.INTERRUPTED
-            loader.failures.append(f"interrupted {loader.place}")
+            left = loader.unsettled
+            rest = f"; waiting for {left:,} to be confirmed" if left else ""
+            exits.complain(f"interrupted {loader.place}{rest}")
+        loader.settle()
+    except errors.Unavailable as error:
+        loader.failures.append(str(error))
+        return code or exits.UNREACHABLE
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
     return code
+
+
+def _report(loader: Loader) -> None:
+    for line in loader.summary():
+        output.note(line)
+    for failure in loader.failures:
+        exits.complain(failure)
+
+
+def _code(loader: Loader) -> int:
+    if loader.failures:
+        return exits.FAILURE
+    return exits.REFUSED if loader.refusals.count else exits.OK
 
 
 def _load_each(
