@@ -26,8 +26,8 @@ class Client:
     """A connection to a daemon. Threads may share it; a forked child gets its own by itself.
 
     Making one does no I/O; the first use starts one background thread, which owns the sockets.
-    It is a context manager that closes at the end; without that, the end of the process does,
-    and a client that is let go of still sends what it was given.
+    As a context manager it closes at the end. Without that, the end of the process closes it, and
+    a client that is let go of still sends what it was given.
 
     Args:
         url: The query endpoint, ``tcp://host:port`` or ``ipc://path``, from which the two others
@@ -135,8 +135,7 @@ class Client:
         elements = self._packer.elements(events)
         if wait:
             return self._insert_now(list(elements))
-        for element in elements:
-            self._outbox.put(element, "block")
+        self._outbox.put_all(elements)
         return None
 
     def flush(self, timeout: float = 5.0) -> None:
@@ -157,12 +156,9 @@ class Client:
 
     def _insert_now(self, elements: list[bytes]) -> list[int]:
         inserts = Inserts(elements)
-        while (packed := inserts.request()) is not None:
-            try:
+        with inserts.annotated():
+            while (packed := inserts.request()) is not None:
                 inserts.reply(self._ask("insert", {}, packed))
-            except Exception as error:
-                inserts.annotate(error)
-                raise
         return inserts.ids
 
     # ------------------------------------------------------------ queries

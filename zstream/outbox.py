@@ -6,7 +6,7 @@ Any thread puts; the link's thread takes, and tells how far it came. Nothing her
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, NamedTuple
 
 from zstream.confirmation import Refusal
@@ -123,6 +123,11 @@ class Outbox:
                 "events are dropped: %d bytes of them wait for the daemon already (buffer_bytes);"
                 " stats() counts them", self._limit,
             )  # fmt: skip
+
+    def put_all(self, elements: Iterable[bytes]) -> None:
+        """Leave packed elements in their order, waiting for room; raises as ``put``."""
+        for element in elements:
+            self.put(element, "block")
 
     def flush(self, timeout: float) -> None:
         """Wait until the fate of all that was put before is known.

@@ -1,6 +1,7 @@
 """Queries as callers ask them, turned into requests, and pages put together. No I/O in here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -189,7 +190,12 @@ class Inserts:
             raise DecodeError("the daemon answered an insert with other ids than asked for")
         self.ids += ids
 
-    def annotate(self, error: Exception) -> None:
-        """Note on an error what it did not hinder."""
-        if self.ids:
-            error.add_note(f"the first {len(self.ids)} of {len(self._elements)} were stored")
+    @contextmanager
+    def annotated(self) -> Iterator[None]:
+        """Note on an error that ends the block what it did not hinder."""
+        try:
+            yield
+        except Exception as error:
+            if self.ids:
+                error.add_note(f"the first {len(self.ids)} of {len(self._elements)} were stored")
+            raise

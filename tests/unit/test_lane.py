@@ -289,7 +289,7 @@ rare = st.one_of(
 step = st.one_of(ordinary, ordinary, ordinary, rare.map(tuple))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(st.tuples(st.booleans(), st.booleans(), st.booleans()), st.lists(step, min_size=10))
 def test_it_never_lies_and_never_stalls(kinds, steps):
     world = World(*kinds)

@@ -255,7 +255,7 @@ step = st.one_of(ordinary.map(tuple), ordinary.map(tuple), ordinary.map(tuple), 
 starts = st.sampled_from(["now", "after", "cursor", "since"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(starts, flags, st.lists(step, min_size=10))
 def test_each_event_once_in_order_or_an_error(start, may_restore, steps):
     world = World(start, may_restore)
