@@ -121,8 +121,8 @@ class Followers:
         filter = normalize(topics.decode(name), self._keys)
         if len(self._topics) >= self._max:
             raise Busy(f"{self._max} filters are live already; no more are taken", retry_s=5)
-        # Indexed under its most telling key: the one with the fewest values.
-        filter = tuple(sorted(filter, key=lambda term: len(term[1])))
+        # Indexed under its most telling key: the one under whose values the fewest others wait.
+        filter = tuple(sorted(filter, key=self._crowd))
         topic = self._topics[name] = Topic(name, self._head)
         self._filters[name] = filter
         if not filter:
@@ -132,6 +132,10 @@ class Followers:
             for text in texts:
                 self._index[place].setdefault(text, {})[name] = topic
         return topic
+
+    def _crowd(self, term: tuple[int, tuple[str, ...]]) -> int:
+        place, texts = term
+        return sum(len(self._index[place].get(text, ())) + 1 for text in texts)
 
     # ------------------------------------------------------------ commits
 
