@@ -204,7 +204,7 @@ def test_keys_that_the_new_store_lacks_are_told(zstream_server):
 
     assert done.returncode == 0
     assert said(done) == [
-        "-: its store indexed user, repo; this one does not",
+        "stdin: its store indexed user, repo; this one does not",
         "stored 1 event",
     ]
 
@@ -218,6 +218,34 @@ def test_envelopes_without_a_header_need_to_be_told(zstream_server):
 
     zstream_ok(url, "import", stdin=ENVELOPE)
     assert everything(url)[1][2] == json.loads(ENVELOPE)
+
+
+def test_an_export_of_a_later_form_is_not_read(zstream_server, tmp_path):
+    file = tmp_path / "later.jsonl"
+    file.write_bytes(b'{"zstream":2,"keys":[],"run":1,"head":1}\n' + ENVELOPE)
+
+    done = zstream(zstream_server.url, "import", file)
+
+    assert done.returncode == 1
+    assert said(done) == [
+        "stored 0 events",
+        f"zstream: {file}: an export of form 2; this reads form 1 (after line 1)",
+    ]
+
+
+def test_what_the_daemon_refuses_is_told_too(zstream_server):
+    done = zstream(
+        zstream_server.url, "insert", "--date", "2200-01-01T00:00:00Z", stdin=b'{"a":1}\n{"a":2}\n'
+    )
+
+    assert done.returncode == 4
+    assert said(done) == [
+        "stored 0 events",
+        "refused 2:",
+        "  2  by the daemon, the date is more than 24 h ahead of the daemon's clock"
+        ' (the event: {"a":1})',
+    ]
+    assert everything(zstream_server.url) == []
 
 
 def test_a_failed_export_leaves_what_was_there(zstream_server, tmp_path):
@@ -344,6 +372,6 @@ def test_a_closed_stdin_is_told(zstream_server):
         ["sh", "-c", "zstream insert <&-; zstream items user=@- <&-"], check=False,
         capture_output=True, env=environment(zstream_server.url), timeout=60,
     )  # fmt: skip
-    assert b"zstream: stdin is closed" in done.stderr
+    assert b"zstream: stdin: it is closed" in done.stderr
     assert b"user=@-: -: stdin is closed" in done.stderr
     assert b"Traceback" not in done.stderr

@@ -78,7 +78,7 @@ class Loader:
                 if not source.line % _STEP:
                     self._progress.update(self._taken, source.position, source.size)
         except ReadError as error:
-            self.failures.append(f"{error} (after line {source.line:,})")
+            self.failures.append(f"{source.name}: {error} (after line {source.line:,})")
 
     def _put(self, event: dict[str, Any], date: datetime | None) -> None:
         self._taken += 1

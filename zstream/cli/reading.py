@@ -34,7 +34,10 @@ _FOREIGN: Final = {
 
 
 class ReadError(Exception):
-    """A file could not be read to its end; what came before was handed out."""
+    """A file could not be read to its end; what came before was handed out.
+
+    The message says why, and leaves the name to whoever tells it.
+    """
 
 
 @contextmanager
@@ -46,13 +49,13 @@ def opened(name: str) -> Iterator["Source"]:
     """
     if name == "-":
         if sys.stdin is None:
-            raise ReadError("stdin is closed")
+            raise ReadError("it is closed")
         yield Source(sys.stdin.buffer, "stdin")
         return
     try:
         stream = open(name, "rb", buffering=0)  # noqa: SIM115 - closed below
     except OSError as error:
-        raise ReadError(f"{name}: {error.strerror}") from error
+        raise ReadError(error.strerror or str(error)) from error
     with stream:
         yield Source(stream, name)
 
@@ -113,16 +116,16 @@ class Source:
         for magic, advice in _FOREIGN.items():
             if first.startswith(magic):
                 form, _, command = advice.partition(": ")
-                raise ReadError(f"{self.name} is {form}; unpack it: {command} FILE | ... -")
+                raise ReadError(f"it is {form}; unpack it: {command} FILE | zstream import -")
         blocks = itertools.chain((first,), blocks)
-        yield from _gunzip(self.name, blocks) if first.startswith(_GZIP) else blocks
+        yield from _gunzip(blocks) if first.startswith(_GZIP) else blocks
 
     def _blocks(self) -> Iterator[bytes]:
         while True:
             try:
                 block = self._read(_BLOCK)
             except OSError as error:
-                raise ReadError(f"{self.name}: {error.strerror or error}") from error
+                raise ReadError(error.strerror or str(error)) from error
             if not block:
                 return
             self.position += len(block)
@@ -164,7 +167,7 @@ def _split(blocks: Iterator[bytes]) -> Iterator[bytes | None]:
 # ---------------------------------------------------------------- gzip
 
 
-def _gunzip(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _gunzip(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Unpack gzip, one member or several behind each other."""
     member = zlib.decompressobj(_GZIP_FORMAT)
     for block in blocks:
@@ -179,11 +182,11 @@ def _gunzip(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
             except zlib.error as error:
                 yield from _salvage(before, block)
                 what = str(error).rpartition(": ")[2]
-                raise ReadError(f"{name}: the gzip data is damaged: {what}") from error
+                raise ReadError(f"the gzip data is damaged: {what}") from error
             block = member.unused_data if member.eof else member.unconsumed_tail
     yield member.flush()
     if not member.eof:
-        raise ReadError(f"{name}: the gzip data is cut off before its end")
+        raise ReadError("the gzip data is cut off before its end")
 
 
 def _salvage(member: "zlib._Decompress", block: bytes) -> Iterator[bytes]:

@@ -136,13 +136,14 @@ def _load_each(
     loader: Loader, names: Sequence[str], make_parser: Callable[[], Parser],
     indexed: Sequence[str],
 ) -> None:  # fmt: skip
-    for name in names:
+    for file in names:
         parser = make_parser()
+        name = "stdin" if file == "-" else file
         try:
-            with opened(name) as source:
-                loader.load(source, parser, "" if len(names) == 1 else f"{source.name}:")
+            with opened(file) as source:
+                loader.load(source, parser, "" if len(names) == 1 else f"{name}:")
         except ReadError as error:
-            loader.failures.append(str(error))
+            loader.failures.append(f"{name}: {error}")
         missing = [key for key in parser.keys or () if key not in indexed]
         if missing:
             output.note(f"{name}: its store indexed {', '.join(missing)}; this one does not")
