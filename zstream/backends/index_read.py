@@ -126,6 +126,10 @@ class Found(NamedTuple):
     skipped: int
 
 
+#: A segment in the heap: its next row's time, id (both negative), number, slot, and its run.
+_Entry = tuple[int, int, int, int, _Run | None]
+
+
 def find(view: View, query: Query, budget: int) -> Found:
     """Find a page, newest first.
 
@@ -163,13 +167,18 @@ def find(view: View, query: Query, budget: int) -> Found:
                     rows.append(Row(run.segment, slot))
                     if len(rows) == query.limit:
                         budget = min(budget, spent + _LOOKAHEAD)
-        slot = next(run.slots, -1)
-        if slot < 0:
-            heappop(heap)
-        else:
-            segment = run.segment
-            heapreplace(heap, (-segment.ts[slot], -segment.ids[slot], number, slot, run))
+        _advance(heap, number, run)
     return Found(rows, None, skipped)
+
+
+def _advance(heap: list[_Entry], number: int, run: _Run) -> None:
+    """Put the run's next row in the place of the heap's first."""
+    slot = next(run.slots, -1)
+    if slot < 0:
+        heappop(heap)
+    else:
+        segment = run.segment
+        heapreplace(heap, (-segment.ts[slot], -segment.ids[slot], number, slot, run))
 
 
 def _top(query: Query) -> Position:
@@ -178,11 +187,9 @@ def _top(query: Query) -> Position:
     return top if query.until is None else min(top, Position(query.until, 0))
 
 
-def _unopened(
-    view: View, top: Position, since: int
-) -> list[tuple[int, int, int, int, _Run | None]]:
+def _unopened(view: View, top: Position, since: int) -> list[_Entry]:
     """A heap of the segments that can matter, each at the newest place that it can have."""
-    heap: list[tuple[int, int, int, int, _Run | None]] = [
+    heap: list[_Entry] = [
         (-min(segment.max_ts, top.ts), -(MAX_INTEGER - 1), number, -1, None)
         for number, segment in enumerate(view.segments)
         if segment.min_ts <= top.ts and segment.max_ts >= since and segment.count(view.head) > 0

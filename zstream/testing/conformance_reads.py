@@ -1,6 +1,7 @@
 """The part of the conformance suite about reading."""
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -268,14 +269,13 @@ class ReadCases:
             except BaseException as error:  # noqa: BLE001  # raised again below
                 errors.append(error)
 
-        threads = [threading.Thread(target=run) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for batch in range(batches):
-            store.add(*((batch * size + n, "a", ("u", f"u{n}")) for n in range(size)))
-        done.set()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
+        with ExitStack() as ends:
+            for _ in range(3):
+                thread = threading.Thread(target=run)
+                thread.start()
+                ends.callback(thread.join)
+            ends.callback(done.set)
+            for batch in range(batches):
+                store.add(*((batch * size + n, "a", ("u", f"u{n}")) for n in range(size)))
+        assert not errors, errors[0]
         assert store.count() == batches * size
