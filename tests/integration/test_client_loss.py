@@ -1,0 +1,157 @@
+"""A daemon that goes away under a client: `flush` neither hangs nor lies, and all goes on."""
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from zstream import Client, FlushError, Unavailable
+from zstream.testing import Server, server
+
+from .support import PATIENCE_S, everything, wait_until
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Server]:
+    with server(store=f"sqlite:///{tmp_path}/events.db", keys=["kind"]) as running:
+        yield running
+
+
+@pytest.fixture
+def client(running: Server) -> Iterator[Client]:
+    with Client(running.url, timeout=PATIENCE_S) as client:
+        client.insert({"n": -1})
+        client.flush(PATIENCE_S)
+        yield client
+
+
+def stored(running: Server) -> list[int]:
+    return [event["n"] for _, _, event in everything(running.url)]
+
+
+def test_batches_lost_with_a_killed_daemon(client: Client, running: Server) -> None:
+    os.kill(running.pid, signal.SIGSTOP)
+    for n in range(10):
+        client.insert({"n": n})
+        wait_until(lambda n=n: client.stats()["sent"] == n + 2, "the batch is on its way")
+    with pytest.raises(FlushError, match="10 events were not confirmed") as caught:
+        client.flush(0.1)
+    assert caught.value.pending == 10
+    assert client.stats()["lost"] == 0, "nothing proves it yet"
+    running.restart(kill=True)
+    with pytest.raises(FlushError, match="10 were lost") as caught:
+        client.flush(PATIENCE_S)
+    assert caught.value.pending == 10
+    client.flush(PATIENCE_S)
+    client.insert({"n": 10})
+    client.flush(PATIENCE_S)
+    assert stored(running) == [-1, 10]
+    stats = client.stats()
+    assert (stats["sent"], stats["confirmed"], stats["lost"]) == (12, 2, 10)
+
+
+def test_what_was_not_sent_is_not_lost(client: Client, running: Server) -> None:
+    for kill in (False, True):
+        if kill:
+            running.kill()
+        else:
+            running.stop()
+        wait_until(lambda: not client.stats()["connected"], "the client knows")
+        client.insert({"n": int(kill)})
+        with pytest.raises(FlushError):
+            client.flush(0.05)
+        running.start()
+        client.flush(PATIENCE_S)
+    assert stored(running) == [-1, 0, 1]
+    assert client.stats()["lost"] == 0
+
+
+def test_an_emptied_store_costs_nothing() -> None:
+    with server() as running, Client(running.url) as client:
+        for n in range(3):
+            client.insert({"n": n})
+            client.flush(PATIENCE_S)
+            running.restart(kill=n % 2 == 0)
+            wait_until(lambda: not everything(running.url), "the new one serves")
+        client.insert({"n": 3})
+        client.flush(PATIENCE_S)
+        assert stored(running) == [3]
+        assert client.stats()["lost"] == 0
+
+
+def test_a_store_that_is_restored_from_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    with server(store=f"sqlite:///{path}", keys=["kind"]) as running, Client(running.url) as client:
+        client.insert({"n": 0})
+        client.flush(PATIENCE_S)
+        running.stop()
+        copies = {each: each.read_bytes() for each in tmp_path.glob("events.db*")}
+        running.start()
+        client.insert({"n": 1})
+        client.flush(PATIENCE_S)
+        running.stop()
+        for each in tmp_path.glob("events.db*"):
+            each.unlink()
+        for each, content in copies.items():
+            each.write_bytes(content)
+        running.start()
+        client.insert({"n": 2})
+        client.flush(PATIENCE_S)
+        assert stored(running) == [0, 2]
+
+
+def test_killed_again_and_again_under_load(client: Client, running: Server) -> None:
+    """Each event is stored once or counted as lost, and what flush let pass is stored."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    producers, count, safe = 3, 4_000, []
+    lost = [0] * producers
+
+    def produce(which: int) -> None:
+        with Client(running.url, timeout=PATIENCE_S, on_full="block") as own:
+            for n in range(count):
+                own.insert({"n": n * producers + which})
+                if n % 500 == 499:
+                    try:
+                        own.flush(PATIENCE_S)
+                    except FlushError:
+                        continue
+                    safe.append(n * producers + which)
+            with suppress(FlushError):
+                own.flush(PATIENCE_S)
+            own.flush(PATIENCE_S)
+            lost[which] = own.stats()["lost"]
+            stats = own.stats()
+            assert stats["confirmed"] + stats["lost"] == count
+
+    threads = [threading.Thread(target=produce, args=(which,)) for which in range(producers)]
+    for thread in threads:
+        thread.start()
+    kills = 0
+    while any(thread.is_alive() for thread in threads):
+        goal = client.count() + chance.randrange(1, 1_500)
+        while any(thread.is_alive() for thread in threads):
+            try:
+                if client.count() >= goal:
+                    break
+            except Unavailable:
+                continue
+        if kills < 6:
+            running.restart(kill=True)
+            kills += 1
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    numbers = stored(running)
+    assert len(set(numbers)) == len(numbers), "none twice"
+    assert len(numbers) - 1 + sum(lost) == producers * count
+    assert set(safe) <= set(numbers)
+    for which in range(producers):
+        own = [n for n in numbers if n % producers == which and n >= 0]
+        assert own == sorted(own), "in the order of the inserts"
