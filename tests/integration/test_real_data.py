@@ -75,6 +75,7 @@ class Questions:
             [text for row in stream.by_id for text in sorted(row.texts[at])]
             for at in range(len(stream.keys))
         ]
+        self._distinct = [sorted(set(texts)) for texts in self._texts]
 
     def ask(self) -> Question:
         rng = self._rng
@@ -114,8 +115,10 @@ class Questions:
         one: object = text if isinstance(given, list) or rng.random() < 0.5 else given
         if rng.random() < 0.55:
             return one
+        # As often as they occur, or the rare ones just as often as the others.
+        texts = rng.choice((self._texts, self._distinct))[at]
         more = rng.choice((0, 1, 3, 20, 63, 64, 65, 400))
-        values = [one, *(rng.choice(self._texts[at]) for _ in range(more))]
+        values = [one, *(rng.choice(texts) for _ in range(more))]
         rng.shuffle(values)
         return values
 

@@ -21,9 +21,10 @@ import zmq
 
 from zstream import Client, FlushError, TimedOut, Unavailable
 from zstream.testing import Server, server
+from zstreamd.inbox import cost
 
 from .plain import jsonl
-from .support import PATIENCE_S, ask_well, everything, start_zstream, wait_until
+from .support import PATIENCE_S, Socket, ask_well, everything, start_zstream, wait_until
 
 KEYS: Final = ("producer", "seq")
 #: So much is stored before the daemon is told to stop.
@@ -286,6 +287,21 @@ def test_a_stop_accounts_for_everything(tmp_path: Path) -> None:
             running.start()
             assert check_store(running.url, lives) == total
             assert ask_well(running.url, "info")["head"] == total
+
+
+def test_a_stop_stores_what_was_read(tmp_path: Path, zmq_socket: Socket) -> None:
+    with server(keys=KEYS, store=f"sqlite:///{tmp_path}/events.db") as running:
+        # All frames are of one size, so that the size of the queue tells their number.
+        frame = msgpack.packb([event("raw", 1_000 + seq) for seq in range(50)])
+        push = zmq_socket(zmq.PUSH, running.endpoints.insert)
+        waiting = 0
+        while waiting < 1_000:
+            for _ in range(1_000):
+                push.send(frame)
+            info = ask_well(running.url, "info")
+            waiting = info["queue_bytes"] // cost(frame)
+        assert end_by(running, signal.SIGTERM) == 0
+        assert stopped_line(running)["stored"] >= info["stored"] + waiting * 50
 
 
 def test_what_was_confirmed_outlives_a_kill(tmp_path: Path) -> None:
