@@ -21,7 +21,7 @@ from zstream.testing import Server, server
 
 from . import plain
 from .plain import EPOCH, Plain, Row, jsonl, lines_of, micros
-from .support import ask_well, zstream_ok
+from .support import PATIENCE_S, ask_well, zstream_ok
 
 QUESTIONS: Final = 500
 #: Of a hundred questions so many must have an answer that is not empty or 0.
@@ -149,24 +149,32 @@ def answers(client: Client, question: Question) -> Found | int:
     """What the client is answered."""
     if question.kind == "count":
         return client.count(question.filter, **question.times)
+    return walk(client, question)[0]
+
+
+def walk(client: Client, question: Question) -> tuple[Found, int]:
+    """The pages that the client is answered with, and the head of the first."""
     found: Found = []
-    start, token = question.start, None
+    start, token, head = question.start, None, None
     for _ in range(question.pages):
         page: Page = client.items(
             question.filter, start=start, end=start + question.size, before=token, **question.times
         )
         found += [(event.id, event.ts, dict(event)) for event in page]
-        start, token = 0, page.next
+        start, token, head = 0, page.next, page.head if head is None else head
         # A page that is not full ends the slice.
         assert len(page) == question.size or token is None
         if token is None:
             break
-    return found
+    assert head is not None
+    return found, head
 
 
-def expected(stream: Plain, question: Question) -> Found | int:
-    """What the scan finds."""
+def expected(stream: Plain, question: Question, head: int | None = None) -> Found | int:
+    """What the scan finds, of the events up to an id."""
     rows = stream.select(question.filter, question.since, question.until)
+    if head is not None:
+        rows = [row for row in rows if row.id <= head]
     if question.kind == "count":
         return len(rows)
     wanted = rows[question.start : question.start + question.pages * question.size]
@@ -185,15 +193,18 @@ def compare(url: str, stream: Plain, seed: int, questions: int) -> None:
             wanted = expected(stream, question)
             told = answers(client, question)
             if told != wanted:
-                said = [_short(told), _short(wanted)]
-                pytest.fail(
-                    f"question {number} of seed {seed}: {str(question)[:600]}\n"
-                    f"the client was told {said[0]}\nthe scan finds     {said[1]}"
-                )
+                differ(f"question {number} of seed {seed}", question, told, wanted)
             answered += bool(wanted)
             seen |= {question.kind, len(question.filter), *question.times}
     assert answered * 100 >= questions * ANSWERED
     assert seen >= {"page", "offset", "walk", "count", 1, 2, "since", "until"}
+
+
+def differ(place: str, question: Question, told: Found | int, wanted: Found | int) -> None:
+    pytest.fail(
+        f"{place}: {str(question)[:600]}\n"
+        f"the client was told {_short(told)}\nthe scan finds     {_short(wanted)}"
+    )
 
 
 def _short(found: Found | int) -> str:
@@ -339,3 +350,29 @@ def test_zeek(zeek: Plain, tmp_path: Path, store: str) -> None:
     with a_store(tmp_path, ZEEK_KEYS, store) as running:
         zstream_ok(running.url, "import", "-", "--date", "ts", stdin=lines)
         compare(running.url, zeek, a_seed(), QUESTIONS // 2)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
+def test_questions_while_it_grows(zeek: Plain, tmp_path: Path, store: str) -> None:
+    """A walk sees what there was at its first page, whatever comes and however late it is."""
+    seed = a_seed()
+    print(f"the questions: ZSTREAM_TEST_SEED={seed}")
+    asker = Questions(zeek, seed)
+    heads = set()
+    with a_store(tmp_path, ZEEK_KEYS, store) as running, Client(running.url) as client:
+        for first in range(0, len(zeek.by_id), 100):
+            for row in zeek.by_id[first : first + 100]:
+                client.insert(row.event, date=EPOCH + timedelta(microseconds=row.ts))
+            if first % 700 == 0:  # else it has come as far as it has come
+                client.flush(timeout=PATIENCE_S)
+            question = asker.ask()
+            if question.kind == "count":
+                continue
+            told, head = walk(client, question)
+            wanted = expected(zeek, question, head)
+            if told != wanted:
+                differ(f"seed {seed} at {head}", question, told, wanted)
+            heads.add(head)
+        client.flush(timeout=PATIENCE_S)
+        assert client.count() == len(zeek.by_id)
+    assert len(heads) > 10
