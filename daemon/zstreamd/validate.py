@@ -179,13 +179,13 @@ class Validator:
 
 
 def elements(frame: bytes) -> int | None:
-    """How many elements a frame says that it has; None if it is no array."""
+    """How many elements a frame says that it has; None if it does not begin as an array."""
     first = frame[0] if frame else 0
     if 0x90 <= first <= 0x9F:
         return first & 15
-    if first == 0xDC:
+    if first == 0xDC and len(frame) >= 3:
         return int.from_bytes(frame[1:3], "big")
-    if first == 0xDD:
+    if first == 0xDD and len(frame) >= 5:
         # A count beyond the bytes cannot be true; the slow path finds out what is there.
         return min(int.from_bytes(frame[1:5], "big"), len(frame))
     return None
