@@ -7,6 +7,8 @@ import time
 import weakref
 from typing import Any, Final, Protocol
 
+from zstream.errors import Closed
+
 #: Seconds that the end of the process waits for confirmations: as long as a daemon is there,
 #: and when nobody is.
 EXIT_S: Final = 5.0
@@ -32,10 +34,17 @@ _clients: "weakref.WeakSet[Any]" = weakref.WeakSet()
 #: What a forked child has of its parent's sockets: they must neither be used nor collected.
 _inherited: list[object] = []
 _finalized_pid = 0
+_has_ended = False
 
 
 def register(link: Drainable) -> None:
-    """A link runs: it is to be drained at the end, which it need not see by itself."""
+    """A link begins to run: it is to be drained at the end.
+
+    Raises:
+        Closed: The end has been, and what it were given now would be lost.
+    """
+    if _has_ended:
+        raise Closed("the process is ending")
     _running[id(link)] = link
     _finalize_in_worker()
 
@@ -57,6 +66,8 @@ def keep(thing: object) -> None:
 
 def drain_all() -> None:
     """Drain every link that runs; they have the same seconds, because their threads all work."""
+    global _has_ended
+    _has_ended = True
     start = time.monotonic()
     for link in list(_running.values()):
         link.drain(start, EXIT_S, EXIT_ALONE_S)

@@ -58,7 +58,7 @@ class Link:
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
         self._is_dozing = self._is_retired = self._is_stopped = self._is_drained = False
-        self._has_more = False
+        self._has_more = self._is_late = False
         self._queries = QueryChannel(endpoints.query)
         self.greeting = Greeting(endpoints.query, self._queries.submit)
         self._inserts = InsertChannel(outbox, on_refused, self._queries.submit)
@@ -113,8 +113,7 @@ class Link:
         with self._lock:
             if self._is_over():
                 return
-            if self._thread is None and self._bell is not None:
-                # The interpreter ends and started no thread: do its work here.
+            if self._is_late:
                 self._run(lambda: self._outbox.is_drained(start, timeout, alone))
             missing = self._outbox.drain(start, timeout, alone)
             is_first, self._is_drained = not self._is_drained, True
@@ -155,18 +154,21 @@ class Link:
         self._commands.append(command)
         if self._is_dozing or self._thread is None:
             self.wake()
+        if self._is_late:
+            raise Closed("the process is ending, and starts no more threads")
 
     def _start(self) -> None:
         with self._lock:
             if self._bell is not None or self._is_stopped:
                 return  # it runs, or is about to
-            self._bell = Bell()
             lifecycle.register(self)
+            self._bell = Bell()
             thread = threading.Thread(target=self._run, name="zstream-link", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                return  # the interpreter is ending; `drain` does the work
+                self._is_late = True  # the interpreter is ending: `drain` does the work
+                return
             self._thread = thread
 
     # ------------------------------------------------------------ the thread
@@ -220,7 +222,12 @@ class Link:
         now = time.monotonic()
         self._is_dozing = True
         is_napping = self._inserts.nap_until > now
-        if self._commands or self._has_more or not (is_napping or self._outbox.sleep()):
+        if (
+            self._commands
+            or self._has_more
+            or self._is_stopped
+            or not (is_napping or self._outbox.sleep())
+        ):
             wait_ms = 0
         else:
             times = [self._queries.wake_at(), self._inserts.lane.wake_at()]
