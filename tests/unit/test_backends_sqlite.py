@@ -375,6 +375,29 @@ def test_the_work_of_a_page_is_bounded(backend: SQLiteBackend) -> None:
         assert steps(backend, Query(frequent, limit=5)) < before + 20
 
 
+def test_many_values_that_are_all_old_are_found_at_once(backend: SQLiteBackend) -> None:
+    with mock.patch.object(SQLiteBackend, "BUDGET", 200):
+        backend.close()
+        backend.open(None)
+        add(backend, 190, ts=1)
+        for _ in range(3):
+            columns = [["b"] * 1_000, ["v"] * 1_000]
+            first = backend.last_id() + 1
+            backend.append(Batch(first, [9] * 1_000, [b""] * 1_000, columns, first))
+        users = ((1, tuple(f"u{n}" for n in range(300))),)
+        # Looking through the newest rows finds none of them within the budget.
+        page = backend.items(Query(users, limit=2))
+        assert (list(page.ids), page.next) == ([190, 189], Position(1, 189))
+
+
+def test_the_arrival_never_goes_back(backend: SQLiteBackend) -> None:
+    for arrival in (7, 3):
+        first = backend.last_id() + 1
+        backend.append(Batch(first, [5], [b""], [[None], [None]], arrival))
+    backend.close()
+    assert backend.open(None).arrival == 7
+
+
 def test_trimmed_rows_are_deleted_in_slices(path: Path, backend: SQLiteBackend) -> None:
     with mock.patch.object(SQLiteBackend, "SWEEP_ROWS", 40):
         add(backend, 100)
