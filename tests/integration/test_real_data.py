@@ -308,6 +308,8 @@ def test_github(github_files: list[Path], github: Plain, tmp_path: Path) -> None
         compare(running.url, github, seed + 1, QUESTIONS // 2)
 
         with Client(running.url) as client:
+            everything = Question("walk", {}, size=10_000, pages=2)
+            assert answers(client, everything) == expected(github, everything)
             logins = [row.event["actor"]["login"] for row in github.rows[:30]]
             followed = [row for row in github.by_id if row.event["actor"]["login"] in logins]
             with client.tail({"actor.login": logins}, after=0) as tail:
