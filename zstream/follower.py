@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from zstream import wire
-from zstream.errors import Closed, DecodeError, Error, TimedOut, Unavailable, VersionMismatch
+from zstream.errors import Busy, Closed, DecodeError, Error, TimedOut, Unavailable, VersionMismatch
 from zstream.event import Event
 from zstream.link import Link
 from zstream.query_channel import Request, unavailable
@@ -62,23 +62,28 @@ class Feed:
             was_cut, self._is_cut = self._is_cut, False
             return was_cut
 
-    def wait(self, is_there: Callable[[], bool], until: float | None) -> None:
-        """Wait until it is there, or there are frames, or the feed is closed, or it is time."""
-        with self.changed:
-            while not (self._frames or self._is_cut or self.is_closed or is_there()):
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    return
-                self.changed.wait(left)
+    def wait(self, until: float | None, is_there: Callable[[], bool] | None = None) -> bool:
+        """Wait until the feed is closed, or it is there, or by default: until there is a frame.
 
-    def wait_for(self, is_there: Callable[[], bool], until: float | None) -> None:
-        """Wait until it is there, or the feed is closed, or it is time."""
+        Args:
+            until: By the monotonic clock; None waits for ever.
+            is_there: What to wait for instead of frames; `notify` makes it look again.
+
+        Returns:
+            False if it is time and nothing happened.
+        """
+        if is_there is None:
+            is_there = self._has_frames
         with self.changed:
             while not (self.is_closed or is_there()):
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
-                    return
+                    return False
                 self.changed.wait(left)
+            return True
+
+    def _has_frames(self) -> bool:
+        return bool(self._frames) or self._is_cut
 
     def notify(self, request: Request) -> None:
         """A request of the reader is done."""
@@ -132,7 +137,8 @@ class Tail:
             TimedOut: No event came in time. The tail goes on.
             TailGap: Events were missed; ``error.cursor`` says where to go on from.
             CursorLost, Trimmed: The store cannot go on from there.
-            Unavailable: A page of history could not be had; the next call tries again.
+            Unavailable, Busy: A page of history could not be had (so does TimedOut); the next
+                call tries again.
             Closed: The tail is closed.
         """
         until = None if timeout is None else time.monotonic() + timeout
@@ -141,9 +147,8 @@ class Tail:
             while (event := self._core.take()) is None:
                 if self._feed.is_closed:
                     raise Closed("the tail is closed")
-                if until is not None and time.monotonic() >= until:
+                if not self._step(until):
                     raise TimedOut(f"no event within {timeout:g} s")
-                self._step(until)
             return event
 
     def close(self) -> None:
@@ -163,9 +168,8 @@ class Tail:
                 self._core.take()
                 if self._feed.is_closed:
                     raise Closed("the client is closed")
-                if time.monotonic() >= until:
+                if not self._step(until):
                     raise self._no_hello()
-                self._step(until)
         except BaseException:
             self.close()
             raise
@@ -175,8 +179,12 @@ class Tail:
             return unavailable(self._link.url)
         return TimedOut(f"tail: the daemon did not answer within {self._timeout:g} s")
 
-    def _step(self, until: float | None) -> None:
-        """Do one thing that may bring the next event: read a publication, get a page, wait."""
+    def _step(self, until: float | None) -> bool:
+        """Do one thing that may bring the next event: read a publication, get a page, wait.
+
+        Returns:
+            False if it is time and there was nothing to do.
+        """
         if self._core.wants_publications:
             frames = self._feed.pop()
             if frames is not None:
@@ -185,15 +193,17 @@ class Tail:
                 self._core.dropped()
             else:
                 self._core.caught_up()
-                self._feed.wait(lambda: False, until)
-        elif self._request is None:
-            self._ask(until)
-        else:
-            request = self._request
-            self._feed.wait_for(lambda: request.is_done, until)
-            if request.is_done:
-                self._request = None
-                self._take_page(request)
+                return self._feed.wait(until)
+            return True
+        if self._request is None:
+            return self._ask(until)
+        request = self._request
+        if not self._feed.wait(until, lambda: request.is_done):
+            return False
+        if request.is_done:
+            self._request = None
+            self._take_page(request)
+        return True
 
     def _publication(self, header: bytes, body: bytes) -> None:
         try:
@@ -201,22 +211,22 @@ class Tail:
         except (DecodeError, VersionMismatch) as error:
             self._core.fail(error)
 
-    def _ask(self, until: float | None) -> None:
+    def _ask(self, until: float | None) -> bool:
         fields = self._core.wanted()
         if fields is None:
-            return
-        if (wait := self._retry_at - time.monotonic()) > 0:
-            soon = time.monotonic() + wait
-            self._feed.wait_for(lambda: False, soon if until is None else min(soon, until))
-            return
+            return True
+        soon = self._retry_at if until is None else min(self._retry_at, until)
+        if time.monotonic() < soon and not self._feed.wait(soon, lambda: False):
+            return until is None or time.monotonic() < until
         self._request = self._link.submit(
             Request("replay", fields, self._timeout, self._feed.notify)
         )
+        return True
 
     def _take_page(self, request: Request) -> None:
         try:
             self._core.page(request.result())
-        except (Unavailable, TimedOut) as error:
+        except (Unavailable, Busy, TimedOut) as error:
             # It may be better soon: the caller decides, and the next call asks again.
             self._retry_at = time.monotonic() + max(_RETRY_S, getattr(error, "retry_s", 0.0))
             raise

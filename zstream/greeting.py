@@ -1,6 +1,7 @@
 """Whether somebody answers, and speaks our protocol: asked in the background, told once."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +11,8 @@ from zstream.query_channel import Request
 
 #: Seconds until the log says that nobody is there.
 _PING_S: Final = 3.0
+#: Seconds until it is asked again, as long as something is wrong.
+_AGAIN_S: Final = 2.0
 
 _log = logging.getLogger("zstream")
 
@@ -22,6 +25,7 @@ class Greeting:
         submit: Sends a request.
 
     Attributes:
+        wake_at: When to ask, by the monotonic clock, or None.
         version: The daemon's version, once it answered.
         problem: Why the daemon cannot be used, as far as is known, or None.
     """
@@ -30,17 +34,15 @@ class Greeting:
         self._url = url
         self._submit = submit
         self._has_warned = False
+        self.wake_at: float | None = 0.0
         self.version: str | None = None
         self.problem: str | None = None
 
-    def send(self) -> None:
-        """Ask."""
-        self._submit(Request("ping", {}, _PING_S, self._take))
-
-    def connected(self) -> None:
-        """Somebody is there now: ask again if it was not well before."""
-        if self.problem is not None:
-            self.send()
+    def turn(self, now: float) -> None:
+        """Ask if it is time to."""
+        if self.wake_at is not None and now >= self.wake_at:
+            self.wake_at = None
+            self._submit(Request("ping", {}, _PING_S, self._take))
 
     def _take(self, request: Request) -> None:
         try:
@@ -52,6 +54,7 @@ class Greeting:
         except Error as error:
             where = "" if isinstance(error, Unavailable) else f"{self._url}: "
             self.problem = f"{where}{error}"
+            self.wake_at = time.monotonic() + _AGAIN_S
             if not self._has_warned:
                 self._has_warned = True
                 _log.warning("%s", self.problem)

@@ -81,6 +81,8 @@ class Link:
             Closed: The link is stopped, or belongs to the process that this one was forked from.
         """
         self._do(lambda: self._queries.submit(request))
+        if self._is_stopped:  # perhaps before it saw this
+            request.finish(error=Closed("the client is closed"))
         return request
 
     def follow(self, topic: bytes, sink: Sink) -> None:
@@ -185,7 +187,6 @@ class Link:
             self._poller.register(self._bell, zmq.POLLIN)
             try:
                 self._query = self._watch(self._sockets.query())
-                self.greeting.send()
                 while not (self._is_stopped or is_over()):
                     self._turn(time.monotonic())
                     self._sleep()
@@ -205,6 +206,7 @@ class Link:
         while self._commands:
             self._commands.popleft()()
         self._read_monitors(now)
+        self.greeting.turn(now)
         self._has_more = self._publish is not None and self._follows.read(self._publish)
         self._queries.turn(self._query, now)
         if self._insert is None and self._outbox.unsettled:
@@ -230,9 +232,10 @@ class Link:
         ):
             wait_ms = 0
         else:
-            times = [self._queries.wake_at(), self._inserts.lane.wake_at()]
-            if is_napping:
-                times.append(self._inserts.nap_until)
+            times = [
+                self._queries.wake_at(), self._inserts.lane.wake_at(), self.greeting.wake_at,
+                self._inserts.nap_until if is_napping else None,
+            ]  # fmt: skip
             until = min((each for each in times if each is not None), default=math.inf)
             wait_ms = math.ceil(min(max(0.0, until - now), 60.0) * 1000)
         assert self._bell is not None
@@ -248,11 +251,8 @@ class Link:
                 continue
             if port is self._insert:
                 self._inserts.monitor(happened, now)
-            elif port is self._query:
-                if not all(happened):
-                    self._queries.disconnected()
-                if port.is_connected:
-                    self.greeting.connected()
+            elif port is self._query and not all(happened):
+                self._queries.disconnected()
             is_connected = self._query.is_connected or bool(
                 self._insert and self._insert.is_connected
             )

@@ -56,6 +56,9 @@ def test_it_begins_now(client: Client, kind: str) -> None:
         assert read(tail, 3) == [3, 4, 5]
         with pytest.raises(TimedOut):
             tail.get(0.01)
+        insert(client, kind, range(6, 9))
+        wait_until(lambda: tail._feed._frames, "they were received")
+        assert tail.get(0)["n"] == 6, "what is there needs no waiting"
 
 
 def test_it_begins_behind_an_id_a_cursor_or_a_time(client: Client, kind: str) -> None:
