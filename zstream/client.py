@@ -17,7 +17,7 @@ from zstream.link import Link
 from zstream.options import Options, find_endpoints
 from zstream.outbox import OnFull, Outbox
 from zstream.packing import Default, Fields, Packer
-from zstream.queries import Filter, Inserts, Items, make_filter, make_query, make_start
+from zstream.queries import Filter, Inserts, Items, make_filter, make_query, make_start, read_count
 from zstream.query_channel import Request
 from zstream.times import Time
 
@@ -202,7 +202,7 @@ class Client:
     ) -> int:  # fmt: skip
         """Count events; arguments and errors as of ``items``."""
         query = make_query(filter, keys, since, until, self._options.tz)
-        return int(self._ask("count", query)["count"])
+        return read_count(self._ask("count", query))
 
     def tail(
         self, filter: Filter | None = None, /, *, after: int | str | None = None,

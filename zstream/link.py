@@ -52,8 +52,9 @@ class Link:
         self._outbox = outbox
         outbox.wake = self.wake
         self._pid = os.getpid()
-        # Reentrant, because a signal handler or a finalizer may come in the middle.
-        self._lock = threading.RLock()
+        # Reentrant, because a signal handler or a finalizer may come in the middle. They are two
+        # because `drain` waits for the outbox, which wakes, and so starts, with its lock held.
+        self._start_lock, self._drain_lock = threading.RLock(), threading.RLock()
         self._commands: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
@@ -112,7 +113,7 @@ class Link:
         if self._thread is threading.current_thread():
             self.retire()  # on_refused closes the client: it cannot wait for itself
             return
-        with self._lock:
+        with self._drain_lock:
             if self._is_over():
                 return
             if self._is_late:
@@ -160,7 +161,7 @@ class Link:
             raise Closed("the process is ending, and starts no more threads")
 
     def _start(self) -> None:
-        with self._lock:
+        with self._start_lock:
             if self._bell is not None or self._is_stopped:
                 return  # it runs, or is about to
             lifecycle.register(self)

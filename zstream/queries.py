@@ -132,6 +132,14 @@ class Items:
         self._left = max(0, self._left - len(events)) if following is not None else 0
 
 
+def read_count(reply: Mapping[str, Any]) -> int:
+    """The number in the reply to ``count``; raises DecodeError if there is none."""
+    count = reply.get("count")
+    if type(count) is not int:
+        raise DecodeError("the daemon answered a count with no number")
+    return count
+
+
 def make_start(
     filter: dict[str, Any], after: int | str | None, since: Time | None, tz: tzinfo | None
 ) -> TailCore:

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import zmq
 
 from zstream import (
     BadFilter,
@@ -19,11 +20,14 @@ from zstream import (
     Client,
     Closed,
     CursorLost,
+    DecodeError,
     EventError,
     FlushError,
     Refused,
     TimedOut,
     Unavailable,
+    VersionMismatch,
+    wire,
 )
 from zstream.testing import Server, server
 
@@ -336,6 +340,66 @@ def test_a_request_that_was_given_up_is_never_sent(tmp_path: Path, kind: str) ->
         with server(listen=url):
             client.flush(PATIENCE_S)
             assert client.items() == [{"kind": kind, "n": 2}]
+
+
+@contextmanager
+def impostor(tmp_path: Path, *replies: bytes) -> Iterator[str]:
+    """Somebody who answers each request with these frames instead of a reply."""
+    url = f"ipc://{tmp_path}/impostor"
+    context = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.bind(url)
+    over = threading.Event()
+
+    def answer() -> None:
+        while not over.is_set():
+            if router.poll(20):
+                envelope = router.recv_multipart()[:-1]
+                router.send_multipart([*envelope, *replies])
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield url
+    finally:
+        over.set()
+        thread.join(PATIENCE_S)
+        context.destroy(linger=0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "error", "why"),
+    [
+        ([wire.encode_reply({"protocol": 2})], None, "speaks protocol 2"),
+        ([wire.encode_error(VersionMismatch("no"))], VersionMismatch, "no"),
+        ([b"HTTP/1.1 400 Bad Request"], DecodeError, "not msgpack"),
+        ([wire.pack([1])], DecodeError, "not a zstream reply"),
+        ([b"", b""], DecodeError, "one frame"),
+    ],
+)
+def test_somebody_else_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, frames: list[bytes],
+    error: type[Exception] | None, why: str,
+) -> None:  # fmt: skip
+    with impostor(tmp_path, *frames) as url, Client(url) as client:
+        if error is None:
+            client.ping()
+        else:
+            with pytest.raises(error, match=why):
+                client.ping()
+        wait_until(lambda: client.stats()["problem"], "it is known")
+        assert why in client.stats()["problem"]
+        assert client.stats()["daemon"] is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "it is told once"
+    assert url in caplog.text
+    assert why in caplog.text
+
+
+def test_pages_of_somebody_else(tmp_path: Path) -> None:
+    with impostor(tmp_path, wire.encode_reply({"events": 5})) as url, Client(url) as client:
+        for call in (client.items, client.count, lambda: client.insert({}, wait=True)):
+            with pytest.raises(DecodeError):
+                call()
 
 
 @pytest.mark.parametrize("on_full", ["drop", "raise", "block"])

@@ -5,11 +5,11 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from zstream import Client
+from zstream import Client, Closed
 from zstream.testing import Server, server
 
 from .support import PATIENCE_S, environment, wait_until
@@ -153,6 +153,40 @@ def test_a_client_that_is_let_go_of_sends_what_it_has(
         return sum(thread.name == "zstream-link" for thread in threading.enumerate())
 
     wait_until(lambda: own_threads() <= 1, "their threads have ended")
+
+
+def test_use_and_close_at_the_same_time(running: Server, kind: str) -> None:
+    """Whatever comes first: what was taken is stored, what was not is told."""
+    taken: list[int] = []
+
+    def use(own: Client, start: threading.Barrier, call: Callable[[Client], None]) -> None:
+        start.wait(PATIENCE_S)
+        try:
+            call(own)
+        except Closed:
+            return
+        taken.append(1)
+
+    def insert(own: Client) -> None:
+        own.insert({"kind": kind, "n": 1})
+
+    def wait(own: Client) -> None:
+        own.insert({"kind": kind, "n": 1}, wait=True)
+
+    for _ in range(40):
+        own, start = Client(running.url), threading.Barrier(4)
+        calls = (insert, wait, insert)
+        users = [threading.Thread(target=use, args=(own, start, call)) for call in calls]
+        for user in users:
+            user.start()
+        start.wait(PATIENCE_S)
+        own.close()
+        for user in users:
+            user.join(PATIENCE_S)
+            assert not user.is_alive()
+    with Client(running.url) as client:
+        # A waiting insert that was cut off may have been stored.
+        assert len(taken) <= client.count(kind=kind) <= len(taken) + 40
 
 
 # ---------------------------------------------------------------- forks

@@ -4,13 +4,13 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from zstream import Client, FlushError, Unavailable
+from zstream import Client, FlushError, TimedOut, Unavailable
 from zstream.testing import Server, server
 
 from .support import PATIENCE_S, everything, wait_until
@@ -103,6 +103,33 @@ def test_a_store_that_is_restored_from_a_copy(tmp_path: Path) -> None:
         client.insert({"n": 2})
         client.flush(PATIENCE_S)
         assert stored(running) == [0, 2]
+
+
+def test_a_query_under_way_is_asked_again_and_an_insert_is_not(running: Server) -> None:
+    found: dict[str, object] = {}
+
+    def call(name: str, function: Callable[[], object]) -> None:
+        try:
+            found[name] = function()
+        except TimedOut as error:
+            found[name] = error
+
+    with Client(running.url, timeout=PATIENCE_S) as client, Client(running.url, timeout=3) as hasty:
+        client.insert({"n": 1}, wait=True)
+        hasty.ping()
+        os.kill(running.pid, signal.SIGSTOP)
+        calls = {"count": client.count, "insert": lambda: hasty.insert({"n": 2}, wait=True)}
+        threads = [threading.Thread(target=call, args=each) for each in calls.items()]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: client._link._queries._sent, "the query is under way")
+        wait_until(lambda: hasty._link._queries._sent, "the insert is under way")
+        running.restart(kill=True)
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert found["count"] == 1
+        assert isinstance(found["insert"], TimedOut)
+        assert stored(running) == [1]
 
 
 def test_killed_again_and_again_under_load(client: Client, running: Server) -> None:
