@@ -1,12 +1,13 @@
 """What the integration tests share: child processes, and a client made of bare sockets."""
 
 import os
+import struct
 import subprocess
 import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import msgpack
 import pytest
@@ -14,6 +15,10 @@ import zmq
 
 #: Seconds until a test gives up waiting for something that should happen at once.
 PATIENCE_S = 30.0
+
+#: Of a publication, from `docs/protocol.md` by hand.
+HEADER: Final = struct.Struct(">2sBBHHQQQQ")
+DATA, HELLO, BEAT, BYE = 1, 2, 3, 8
 
 Socket = Callable[[int, str], "zmq.Socket[bytes]"]
 
@@ -69,6 +74,27 @@ def ask_well(url: str, op: str, **fields: object) -> dict[str, Any]:
     reply = ask(url, op, **fields)
     assert reply["ok"], reply
     return reply
+
+
+class Publication(NamedTuple):
+    """What came under a topic: complete for it from ``prev`` to ``id``."""
+
+    kind: int
+    run: int
+    prev: int
+    id: int
+    entries: list[tuple[int, int, dict[str, Any]]]
+
+
+def receive(subscriber: "zmq.Socket[bytes]", topic: bytes) -> Publication:
+    """The next publication that a bare SUB socket gets, which must be of this topic."""
+    name, header, body = subscriber.recv_multipart()
+    assert name == topic
+    magic, version, kind, node, flags, run, prev, id, _ = HEADER.unpack(header)
+    assert (magic, version, node, flags) == (b"ZT", 1, 0, 0)
+    entries = msgpack.unpackb(body)
+    assert bool(entries) == (kind == DATA)
+    return Publication(kind, run, prev, id, [tuple(each) for each in entries or ()])
 
 
 def everything(url: str, **fields: object) -> list[tuple[int, int, dict[str, Any]]]:

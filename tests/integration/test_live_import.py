@@ -1,11 +1,9 @@
 """Followers of one slice while a file is imported: exactly its events, in the order of ids."""
 
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgpack
 import pytest
 import zmq
 
@@ -14,36 +12,24 @@ from zstream.testing import Server, server
 
 from . import plain
 from .plain import Plain, lines_of, micros
-from .support import PATIENCE_S, Socket, ask_well, start_zstream, wait_until
+from .support import (
+    BEAT,
+    DATA,
+    HELLO,
+    PATIENCE_S,
+    Socket,
+    ask_well,
+    receive,
+    start_zstream,
+    wait_until,
+)  # fmt: skip
 
 KEYS: Final = ("type", "actor.login", "repo.name")
 PUSHES: Final = {"type": "PushEvent"}
 #: Not as the library writes it: the topic is whatever bytes the follower chose.
 TOPIC: Final = b'{ "type" : "PushEvent" }'
 
-#: Of `docs/protocol.md`, by hand.
-HEADER: Final = struct.Struct(">2sBBHHQQQQ")
-DATA, HELLO, BEAT = 1, 2, 3
-
 Found = list[tuple[int, int, dict[str, Any]]]
-
-
-class Message(NamedTuple):
-    kind: int
-    run: int
-    prev: int
-    id: int
-    entries: list[tuple[int, int, dict[str, Any]]]
-
-
-def receive(subscriber: "zmq.Socket[bytes]") -> Message:
-    topic, header, body = subscriber.recv_multipart()
-    assert topic == TOPIC
-    magic, version, kind, node, flags, run, prev, id, _ = HEADER.unpack(header)
-    assert (magic, version, node, flags) == (b"ZT", 1, 0, 0)
-    entries = msgpack.unpackb(body)
-    assert bool(entries) == (kind == DATA)
-    return Message(kind, run, prev, id, [tuple(each) for each in entries or ()])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +83,7 @@ def test_followers_from_before_the_import(
         subscriber = zmq_socket(zmq.SUB, running.endpoints.publish)
         subscriber.rcvhwm = 0
         subscriber.subscribe(TOPIC)
-        hello = receive(subscriber)
+        hello = receive(subscriber, TOPIC)
         assert (hello.kind, hello.prev, hello.id) == (HELLO, 0, 0)
         with (
             client.tail(PUSHES) as tail,
@@ -109,7 +95,7 @@ def test_followers_from_before_the_import(
         told: Found = []
         complete = hello.id
         while complete < 15_129:
-            message = receive(subscriber)
+            message = receive(subscriber, TOPIC)
             assert message.kind in (DATA, BEAT)
             assert message.run == hello.run
             # Each says from where to where it is complete, without a hole in between.

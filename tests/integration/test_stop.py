@@ -24,7 +24,17 @@ from zstream.testing import Server, server
 from zstreamd.inbox import cost
 
 from .plain import jsonl
-from .support import PATIENCE_S, Socket, ask_well, everything, start_zstream, wait_until
+from .support import (
+    BYE,
+    HELLO,
+    PATIENCE_S,
+    Socket,
+    ask_well,
+    everything,
+    receive,
+    start_zstream,
+    wait_until,
+)  # fmt: skip
 
 KEYS: Final = ("producer", "seq")
 #: So much is stored before the daemon is told to stop.
@@ -263,12 +273,32 @@ def check_store(url: str, producers: list[Producer]) -> int:
     return len(found)
 
 
-def test_a_stop_accounts_for_everything(tmp_path: Path) -> None:
+def follow_to_the_end(
+    subscriber: "zmq.Socket[bytes]", topic: bytes, complete: int, head: int
+) -> list[int]:
+    """The ids that a follower was given; the last it hears is that it has all up to the head."""
+    ids: list[int] = []
+    while True:
+        told = receive(subscriber, topic)
+        assert told.prev == complete
+        complete = told.id
+        ids += [id for id, _, _ in told.entries]
+        if told.kind == BYE:
+            assert complete == head
+            return ids
+
+
+def test_a_stop_accounts_for_everything(tmp_path: Path, zmq_socket: Socket) -> None:
     """Twice on one store, by both signals; the second life goes on where the first ended."""
     lives: list[Producer] = []
     total = 0
     with a_daemon(tmp_path) as running:
         for life, number in (("once", signal.SIGTERM), ("again", signal.SIGINT)):
+            topic = json.dumps({"producer": f"flush 1 {life}"}).encode()
+            subscriber = zmq_socket(zmq.SUB, running.endpoints.publish)
+            subscriber.subscribe(topic)
+            hello = receive(subscriber, topic)
+            assert (hello.kind, hello.id) == (HELLO, total)
             with producing(running, life) as producers:
                 assert end_by(running, number) == 0
             line = stopped_line(running)
@@ -278,6 +308,8 @@ def test_a_stop_accounts_for_everything(tmp_path: Path) -> None:
             assert line["lost"] == 0
             total += line["stored"]
             lives += producers
+            followed = follow_to_the_end(subscriber, topic, hello.id, total)
+            subscriber.close()
 
             importing = producers[0]
             assert isinstance(importing, Import)
@@ -287,6 +319,8 @@ def test_a_stop_accounts_for_everything(tmp_path: Path) -> None:
             running.start()
             assert check_store(running.url, lives) == total
             assert ask_well(running.url, "info")["head"] == total
+            slice_ = everything(running.url, filter=json.loads(topic))
+            assert followed == [id for id, _, _ in slice_]
 
 
 def test_a_stop_stores_what_was_read(tmp_path: Path, zmq_socket: Socket) -> None:
