@@ -12,13 +12,13 @@ from zstream import lifecycle, topics
 from zstream.endpoints import Endpoints
 from zstream.event import Page
 from zstream.follower import Tail
-from zstream.insert_channel import OnRefused
-from zstream.link import Link
+from zstream.link.inserts import OnRefused
+from zstream.link.queries import Request
+from zstream.link.thread import Link
 from zstream.options import Options, find_endpoints
 from zstream.outbox import OnFull, Outbox
 from zstream.packing import Default, Fields, Packer
 from zstream.queries import Filter, Inserts, Items, make_filter, make_query, make_start, read_count
-from zstream.query_channel import Request
 from zstream.times import Time
 
 

@@ -11,8 +11,8 @@ from typing import Final, Self
 from zstream import wire
 from zstream.errors import Busy, Closed, DecodeError, Error, TimedOut, Unavailable, VersionMismatch
 from zstream.event import Event
-from zstream.link import Link
-from zstream.query_channel import Request, unavailable
+from zstream.link.queries import Request, unavailable
+from zstream.link.thread import Link
 from zstream.tail import TailCore
 
 #: Bytes of publications that wait for a tail's reader; what comes beyond them is dropped.

@@ -14,7 +14,7 @@ import zmq
 
 from zstream import wire
 from zstream.errors import Closed, DecodeError, Error, TimedOut, Unavailable
-from zstream.sockets import Port
+from zstream.link.sockets import Port
 
 #: Requests under way at once; the daemon refuses more than 16 of one peer.
 _IN_FLIGHT: Final = 12

@@ -11,9 +11,9 @@ from zstream.confirmation import Ask, Refusal, Report, Watermark
 from zstream.errors import DecodeError, Error, Refused, Unavailable
 from zstream.event import Event
 from zstream.lane import ASK_S, Lane
+from zstream.link.queries import Request
+from zstream.link.sockets import Port
 from zstream.outbox import Outbox, Progress, refused_error
-from zstream.query_channel import Request
-from zstream.sockets import Port
 
 #: Called with the events that were refused, as far as they are known, and the error.
 OnRefused = Callable[[list[Event], Refused], None]

@@ -7,7 +7,7 @@ from typing import Final
 
 from zstream import wire
 from zstream.errors import Closed, Error, Unavailable, VersionMismatch
-from zstream.query_channel import Request
+from zstream.link.queries import Request
 
 #: Seconds until the log says that nobody is there.
 _PING_S: Final = 3.0

@@ -18,12 +18,12 @@ import zmq
 from zstream import lifecycle
 from zstream.endpoints import Endpoints
 from zstream.errors import Closed
-from zstream.follow_channel import FollowChannel, Sink
-from zstream.greeting import Greeting
-from zstream.insert_channel import InsertChannel, OnRefused
+from zstream.link.follows import FollowChannel, Sink
+from zstream.link.greeting import Greeting
+from zstream.link.inserts import InsertChannel, OnRefused
+from zstream.link.queries import QueryChannel, Request
+from zstream.link.sockets import Bell, Port, Sockets, check_libzmq
 from zstream.outbox import Outbox
-from zstream.query_channel import QueryChannel, Request
-from zstream.sockets import Bell, Port, Sockets, check_libzmq
 
 #: Seconds to wait for the thread's end once it was told.
 _JOIN_S: Final = 2.0

@@ -5,7 +5,7 @@ from typing import Final
 
 import zmq
 
-from zstream.sockets import Port
+from zstream.link.sockets import Port
 
 #: Takes the header and the body of a publication, in the link's thread.
 Sink = Callable[[bytes, bytes], None]
