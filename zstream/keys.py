@@ -151,5 +151,8 @@ def _filter_text(key: str, value: object) -> str:
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # a decoder may well go deeper than repr does
+        text = f"a deep {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
