@@ -25,6 +25,7 @@ from zstream import (
     FlushError,
     Refused,
     TimedOut,
+    TooLarge,
     Unavailable,
     VersionMismatch,
     wire,
@@ -267,6 +268,10 @@ def test_filters_are_checked_here_and_there(client: Client, kind: str) -> None:
         client.count(kind=None)
     with pytest.raises(TypeError, match="kind"):
         client.items({"kind": 1}, kind=1)
+    long = [f"{n:0250}" for n in range(9_000)]
+    assert client.count(kind=long) == 0
+    with pytest.raises(TooLarge):
+        client.count(kind=long, user=long)
     with pytest.raises(BadRequest, match=r"before=page\.next"):
         client.items(kind=kind, end=10_001)
     with pytest.raises(BadRequest):

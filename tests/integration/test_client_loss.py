@@ -169,7 +169,7 @@ def test_killed_again_and_again_under_load(client: Client, running: Server) -> N
                     break
             except Unavailable:
                 continue
-        if kills < 6:
+        if kills < 4:
             running.restart(kill=True)
             kills += 1
     for thread in threads:

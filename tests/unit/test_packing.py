@@ -15,6 +15,7 @@ from zstream.errors import BadTime, EventError
 from zstream.event import Event
 from zstream.limits import MAX_DEPTH, MAX_EVENT_BYTES
 from zstream.packing import Packer
+from zstreamd.validate import Validator
 
 pack = Packer().pack
 
@@ -32,8 +33,16 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), values))
-def test_what_is_packed_comes_back(event):
-    assert wire.unpack(pack(event)) == event
+def test_what_is_packed_comes_back_and_is_admitted(event):
+    packed = pack(event)
+    assert wire.unpack(packed) == event
+    assert admitted(packed)
+
+
+def admitted(packed):
+    """Whether the daemon would store it."""
+    found = Validator(["a"]).admit([wire.array_header(1) + packed], 0)
+    return found.bodies == [packed]
 
 
 class Text(str):
@@ -131,6 +140,7 @@ def nested(levels, kind):
 def test_depth_is_bounded(kind):
     event = nested(MAX_DEPTH, kind)
     assert wire.unpack(pack(event)) == event
+    assert admitted(pack(event))
     with pytest.raises(EventError, match="deeper than 64"):
         pack(nested(MAX_DEPTH + 1, kind))
 
@@ -156,6 +166,7 @@ def test_size_is_bounded():
     overhead = len(pack({"x": "y" * 70_000})) - 70_000
     fits = {"x": "y" * (MAX_EVENT_BYTES - overhead)}
     assert len(pack(fits)) == MAX_EVENT_BYTES
+    assert admitted(pack(fits))
     for event in ({"x": fits["x"] + "y"}, {"x": [fits["x"]]}, {"x": "é" * 600_000}):
         with pytest.raises(EventError, match="over 1048576 bytes"):
             pack(event)

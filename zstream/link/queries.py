@@ -13,7 +13,8 @@ from typing import Any, Final
 import zmq
 
 from zstream import wire
-from zstream.errors import Closed, DecodeError, Error, TimedOut, Unavailable
+from zstream.errors import Closed, DecodeError, Error, TimedOut, TooLarge, Unavailable
+from zstream.limits import MAX_FRAME_BYTES
 from zstream.link.sockets import Port
 
 #: Requests under way at once; the daemon refuses more than 16 of one peer.
@@ -32,6 +33,9 @@ class Request:
         timeout: Seconds until it fails.
         done: Called when the reply or the failure is there, in the link's thread.
         packed: Fields that are packed already.
+
+    Raises:
+        TooLarge: The daemon would not take it.
     """
 
     def __init__(
@@ -42,6 +46,9 @@ class Request:
         self.id = next(_ids)
         self.op = op
         self.frame = wire.encode_request(op, self.id, fields, packed)
+        if len(self.frame) > MAX_FRAME_BYTES:
+            # The daemon would reset the connection, again and again.
+            raise TooLarge(f"{op}: the request is over {MAX_FRAME_BYTES} bytes")
         self.until = time.monotonic() + timeout
         self.timeout = timeout
         self.was_sent = self.is_cancelled = False
