@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,14 +87,14 @@ class Questions:
         )
         self._range(question, row)
         if question.kind != "count":
-            question.size = rng.choice((1, 2, 20, 20, 50, rng.randint(1, 300)))
+            question.size = rng.choice((1, 2, 20, 20, 50, rng.randint(1, 200)))
         if question.kind == "offset":
             there = len(self._stream.select(question.filter, question.since, question.until))
             beyond = rng.random() < 0.1
             there = min(there, 3_000)
             question.start = there if beyond else rng.randrange(max(1, there))
         if question.kind == "walk":
-            question.pages = rng.randint(2, 8)
+            question.pages = rng.randint(2, 6)
         return question
 
     def _filter(self, row: Row) -> dict[str, Any]:
@@ -255,12 +256,14 @@ def wikipedia_file(data: Callable[[str], Path]) -> Path:
     return data("wikipedia-edits/wikiticker-2015-09-12-00h-17h.json.gz")
 
 
-def zeek_in_order_of_arrival(folder: Path) -> list[dict[str, Any]]:
-    """All kinds as they were written, which is not when they happened: many are late."""
+def zeek_in_order_of_arrival(folder: Path, most: int) -> list[dict[str, Any]]:
+    """The first of all kinds as they were written, which is not when they happened."""
     events = [
-        plain.event_of(line) for path in sorted(folder.glob("*.json.gz")) for line in lines_of(path)
+        plain.event_of(line)
+        for path in sorted(folder.glob("*.json.gz"))
+        for line in islice(lines_of(path), most)
     ]
-    return sorted(events, key=lambda event: str(event["_write_ts"]))
+    return sorted(events, key=lambda event: str(event["_write_ts"]))[:most]
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +271,7 @@ def zeek(shared_data: Path) -> Plain:
     folder = shared_data / "zeek"
     if not folder.is_dir():
         pytest.skip("the real data is not here: zeek is missing")
-    events = zeek_in_order_of_arrival(folder)[:ZEEK_EVENTS]
+    events = zeek_in_order_of_arrival(folder, ZEEK_EVENTS)
     return Plain(events, ZEEK_KEYS, lambda event: micros(event["ts"]))
 
 
@@ -330,15 +333,14 @@ def test_wikipedia(wikipedia_file: Path, tmp_path: Path) -> None:
         compare(running.url, stream, a_seed(), QUESTIONS)
 
 
-@pytest.mark.parametrize("store", ["sqlite", "memory"])
-def test_wikipedia_shuffled(wikipedia_file: Path, tmp_path: Path, store: str) -> None:
-    """Some late rows are early, and nearly all are late."""
+def test_wikipedia_shuffled(wikipedia_file: Path, tmp_path: Path) -> None:
+    """In the file none is late. Here nearly all are."""
     seed = a_seed()
     rng = random.Random(seed)
     events = rng.sample([plain.event_of(line) for line in lines_of(wikipedia_file)], 6_000)
     stream = Plain(events, WIKIPEDIA_KEYS, lambda event: micros(event["time"]))
     assert stream.late > 5_000
-    with a_store(tmp_path, WIKIPEDIA_KEYS, store) as running:
+    with a_store(tmp_path, WIKIPEDIA_KEYS) as running:
         zstream_ok(running.url, "import", "-", "--date", "time", stdin=jsonl(events))
         compare(running.url, stream, seed, QUESTIONS // 2)
 
