@@ -166,6 +166,7 @@ class Writer(threading.Thread):
         return bool(batch.bodies) and self._backend.last_id() >= batch.first
 
     def _count(self, transaction: Transaction, stored: int) -> None:
+        self._rejects.flush()  # who sees a refusal counted finds it in the file
         counters = self.counters
         counters.received += transaction.received
         counters.stored += stored
@@ -212,4 +213,3 @@ class Writer(threading.Thread):
             reply(range(batch.first + start, batch.first + start + count))
         for reply, error in transaction.answers:
             reply(error)
-        self._rejects.flush()
