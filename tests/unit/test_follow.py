@@ -240,3 +240,18 @@ def test_every_follower_sees_its_slice_exactly_once_and_without_a_hole(
             wanted = [id for id in between if belongs(filter, stored[id - 1])]
             assert (ids(body) if header.type == DATA else []) == wanted
             cursors[name] = header.id
+
+
+def test_filters_with_a_common_value_do_not_wait_in_one_place() -> None:
+    """The cost of an event does not grow with the filters that share but one value with it."""
+    live = followers()
+    for number in range(100):
+        live.subscribe(b'{"kind":"friend","user":%d}' % number, 0.0, TS)
+    assert max(len(waiting) for index in live._index for waiting in index.values()) == 1
+    rows = [("friend", "7"), ("friend", "1000"), ("enemy", "8")]
+    assert [name for name, _, _ in read(live.commit(batch(1, *rows), 1.0, TS))] == [
+        b'{"kind":"friend","user":7}'
+    ]
+    for number in range(100):
+        live.unsubscribe(b'{"kind":"friend","user":%d}' % number)
+    assert not any(live._index)
