@@ -148,13 +148,14 @@ class Server:
         sockets = self._sockets
         assert sockets is not None
         poller = zmq.Poller()
-        for readable in (self._stop_reader, self._outbox.fileno(), sockets.publish):
+        for readable in (self._stop_reader, self._outbox.fileno()):
             poller.register(readable, zmq.POLLIN)
         reads_inserts = reads_queries = False
         while True:
             if reads_inserts is self._inbox.full:  # back-pressure goes on or off
                 reads_inserts = not reads_inserts
-                poller.modify(sockets.insert, zmq.POLLIN if reads_inserts else 0)
+                for socket in (sockets.insert, sockets.publish):  # subscriptions wait there too
+                    poller.modify(socket, zmq.POLLIN if reads_inserts else 0)
             if reads_queries is self._router.is_crowded:
                 reads_queries = not reads_queries
                 poller.modify(sockets.query, zmq.POLLIN if reads_queries else 0)

@@ -17,6 +17,8 @@ PUBLISH_HWM: Final = 1_000
 #: Replies that libzmq holds for one peer before further ones are lost: a page has up to 1 MiB, so
 #: a peer that asks and never reads must not be given a thousand. Sixteen may be under way.
 QUERY_HWM: Final = 256
+#: Requests that libzmq holds of one peer while the daemon reads no more; each may have 4 MiB.
+REQUEST_HWM: Final = 64
 #: Messages that libzmq holds for one producer that waits for the writer.
 INSERT_HWM: Final = 64
 #: Tries to find three free ports in a row.
@@ -41,6 +43,7 @@ class Sockets:
         self.query = self._make(zmq.ROUTER, MAX_FRAME_BYTES)
         self.query.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.query.setsockopt(zmq.SNDHWM, QUERY_HWM)
+        self.query.setsockopt(zmq.RCVHWM, REQUEST_HWM)
         # Who comes back under an identity of its own is heard, even while TCP has not noticed that
         # its old connection is dead.
         self.query.setsockopt(zmq.ROUTER_HANDOVER, 1)
