@@ -153,6 +153,10 @@ def test_a_subscription_over_the_limit_hurts_only_who_made_it(siege: Siege) -> N
     follower = Follower(siege)
     large = Follower(siege, b'{"kind":"good"}', reconnect_ivl=10)
     large.socket.subscribe(b"x" * (MAX_SUBSCRIPTION_BYTES + 1))
+    huge = dial(siege.server.endpoints.publish, b"SUB")
+    with pytest.raises(OSError, match=r"[Rr]eset|[Bb]roken"):
+        huge.sendall(frame(b"\x01" + bytes(64 << 20)))
+    huge.close()
     push = siege.socket(zmq.PUSH)
     siege.push_good(push)
     follower.read_until(lambda: follower.events)
@@ -162,6 +166,7 @@ def test_a_subscription_over_the_limit_hurts_only_who_made_it(siege: Siege) -> N
     large.read_until(lambda: large.kinds[wire.HELLO] > hellos)
     siege.push_good(push)
     large.read_until(lambda: large.events)
+    assert resident_bytes(siege.server, "VmHWM") < 200 << 20
 
 
 def test_messages_that_are_no_subscriptions_are_refused(siege: Siege) -> None:
