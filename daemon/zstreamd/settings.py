@@ -68,7 +68,8 @@ class Settings:
     )  # fmt: skip
     rejects: str | None = _setting(
         None, PATH, unset="the path of a SQLite store with -rejects.jsonl; else no file",
-        help="The file that keeps refused events with the reason, one JSON object a line.",
+        help="The file that keeps what was refused of raw frames, which have no sender to tell, "
+        "with the reason; one JSON object a line.",
     )  # fmt: skip
     query_threads: int = _setting(
         4, whole(1, 64), help="Threads that answer queries, each with a connection to the store."
