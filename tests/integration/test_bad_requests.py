@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from zstream.limits import MAX_FILTER_VALUES, MAX_FRAME_BYTES
 from zstream.testing import server
 
 from .hostile import MORE, Siege, dial, frame, resident_bytes, siege
-from .support import ask_well
+from .support import ask, ask_well
 
 pack = msgpack.packb
 
@@ -362,3 +363,33 @@ def test_tokens_and_cursors_from_elsewhere(siege: Siege) -> None:
     ]
     for each in good:
         assert answer(asker, pack(each))["ok"] is True, each
+
+
+def test_places_in_a_life_that_was_lost(tmp_path: Path) -> None:
+    """A copy of the store is put back: what was seen after it was made is never misread."""
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    store.mkdir()
+    with server(store=f"sqlite:///{store}/events.db") as running:
+        ask_well(running.url, "insert", events=[{"n": 1}, {"n": 2}])
+        kept = ask_well(running.url, "items", limit=1)
+        running.stop()
+        shutil.copytree(store, copy)
+        running.start()
+        ask_well(running.url, "insert", events=[{"n": 3}, {"n": 4}])
+        lost = ask_well(running.url, "items", limit=1)
+        running.stop()
+        shutil.rmtree(store)
+        copy.rename(store)
+        running.start()
+        ask_well(running.url, "insert", events=[{"n": 5}, {"n": 6}, {"n": 7}])
+        for request in (
+            {"op": "items", "before": lost["next"]},
+            {"op": "replay", "after": f"c1.{lost['run']:x}.0-4"},
+            {"op": "replay", "after": 3, "run": lost["run"]},
+            {"op": "replay", "after": 3, "run": kept["run"]},
+        ):
+            assert ask(running.url, **request)["error"]["code"] == "cursor_lost", request
+        page = ask_well(running.url, "items", before=kept["next"])
+        assert [event["n"] for _, _, event in page["events"]] == [1]
+        replay = ask_well(running.url, "replay", after=2, run=kept["run"])
+        assert [event["n"] for _, _, event in replay["events"]] == [5, 6, 7]
