@@ -146,8 +146,16 @@ def _filter_text(key: str, value: object) -> str:
     elif isinstance(value, str | int | float):
         why = f"it is over {MAX_TEXT_BYTES} bytes as text"
     else:
-        why = f"{'null' if value is None else type(value).__name__} is never indexed"
+        raise BadFilter(f"{key}: {_kind(value)} is never indexed, so it matches nothing")
     raise BadFilter(f"{key}: {_show(value)} matches nothing: {why}")
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return "a map"
+    return "a list" if isinstance(value, list | tuple) else type(value).__name__
 
 
 def _show(value: object) -> str:

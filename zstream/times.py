@@ -43,7 +43,7 @@ def micros(value: Time, *, tz: tzinfo | None = None, name: str = "date") -> int:
             it can only be milli- or microseconds is told what to pass instead.
     """
     if isinstance(value, datetime):
-        result = _aware(value, tz, name)
+        result = _aware(value, tz, name, repr(value.isoformat()))
     elif isinstance(value, str):
         result = _from_text(value, tz, name)
     elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
@@ -52,16 +52,17 @@ def micros(value: Time, *, tz: tzinfo | None = None, name: str = "date") -> int:
         kind = "a date without a time" if isinstance(value, date) else type(value).__name__
         raise BadTime(f"{name}: {kind} is no time; pass seconds, ISO 8601 text or a datetime")
     if not 0 <= result <= MAX_INTEGER:
-        raise BadTime(f"{name}: {value!r} is out of range (1970 to 2255)")
+        shown = str(value) if isinstance(value, datetime | Decimal) else repr(value)
+        raise BadTime(f"{name}: {shown} is out of range (1970 to 2255)")
     return result
 
 
-def _aware(value: datetime, tz: tzinfo | None, name: str) -> int:
+def _aware(value: datetime, tz: tzinfo | None, name: str, shown: str) -> int:
     if value.utcoffset() is None:
         if tz is None:
             raise BadTime(
-                f"{name}: {value.isoformat()!r} has no time zone; make it aware or give the"
-                " client tz="
+                f"{name}: {shown} has no time zone; write one, as in"
+                f" {value.isoformat()}Z for UTC, or give the client tz="
             )
         value = value.replace(tzinfo=tz)
     return (value - _EPOCH) // _MICROSECOND
@@ -75,9 +76,10 @@ def _from_text(value: str, tz: tzinfo | None, name: str) -> int:
         moment = datetime.fromisoformat(value.strip())
     except ValueError:
         raise BadTime(
-            f"{name}: {value[:60]!r} is neither ISO 8601 (2015-01-01T12:00:00Z) nor an age (1h)"
+            f"{name}: {value[:60]!r} is neither ISO 8601 (2015-01-01T12:00:00Z) nor an age"
+            f" (1h; units {', '.join(_UNITS)})"
         ) from None
-    return _aware(moment, tz, name)
+    return _aware(moment, tz, name, repr(value))
 
 
 def _from_number(value: int | float | Decimal, name: str) -> int:
@@ -85,13 +87,13 @@ def _from_number(value: int | float | Decimal, name: str) -> int:
         exact = Decimal(float.__repr__(value)) if isinstance(value, float) else Decimal(value)
         result = round(exact * 1_000_000)
     except (InvalidOperation, ValueError, OverflowError):
-        raise BadTime(f"{name}: {value!r} is no time") from None
+        raise BadTime(f"{name}: {value} is no time") from None
     if result > MAX_INTEGER:
         unit, factor = (
             ("milliseconds", "1e3") if exact < Decimal("1e14") else ("microseconds", "1e6")
         )
         raise BadTime(
-            f"{name}: {value!r} seconds is beyond the year 2255; it looks like {unit}:"
+            f"{name}: {value} seconds is beyond the year 2255; it looks like {unit}:"
             f" divide by {factor}"
         )
     return result

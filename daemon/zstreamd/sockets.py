@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 from contextlib import ExitStack
 from typing import Final
 
@@ -97,7 +98,7 @@ class Sockets:
         except zmq.ZMQError as error:
             if error.errno == errno.EADDRINUSE:
                 raise EndpointTaken(
-                    f"{endpoint} is taken: {error.strerror}; stop who listens there,"
+                    f"{endpoint} is taken: {os.strerror(error.errno)}; stop who listens there,"
                     " or choose another with --listen"
                 ) from error
             raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}") from error

@@ -39,10 +39,11 @@ def test_an_age_as_an_option():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("2015-01-01", "'2015-01-01T00:00:00' has no time zone; add Z or an offset"),
+        ("2015-01-01", "'2015-01-01' has no time zone; write one, as in 2015-01-01T00:00:00Z for"),
+        ("2015-01-01", "for UTC, or give --tz UTC"),
         ("2015", "2015 would be seconds since 1970; a day is written 2015-01-31"),
         ("20150131", "a day is written"),
-        ("1420070400000", "looks like milliseconds"),
+        ("1420070400000", "--since: 1420070400000 seconds is beyond the year 2255; it looks like"),
         ("-5", "out of range"),
         ("yesterday", "neither ISO 8601"),
         ("1e400", "neither ISO 8601"),

@@ -108,7 +108,7 @@ def test_events_as_words(given, event):
         (["a=1", "a:=2"], "'a' stands twice"),
         (["a:=foo"], "for a text write ="),
         (["a:=NaN"], "NaN"),
-        (['{"a": }'], "the event"),
+        (['{"a": }'], "the event: "),
         (['{"a": 1}', "b=2"], "not JSON"),
         (["a=\udcff"], "not UTF-8"),
     ],

@@ -21,8 +21,8 @@ _UNITS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 #: What ``--date-unit`` takes.
 UNITS: Final = ("auto", *_UNITS, "iso")
 
-_ZONELESS: Final = "make it aware or give the client tz="
-_ADD_ZONE: Final = "add Z or an offset, or give --tz UTC"
+_ZONELESS: Final = "or give the client tz="
+_ADD_ZONE: Final = "or give --tz UTC"
 
 
 def parse_zone(

@@ -46,7 +46,7 @@ def parse_event(words: Sequence[str]) -> dict[str, Any]:
         click.UsageError: A word is neither; a key stands twice.
     """
     if len(words) == 1 and words[0].lstrip().startswith("{"):
-        event = _json("the event", words[0])
+        event = _json("", words[0])
         if isinstance(event, dict):
             return event
         raise click.UsageError("the event is not a JSON object")
@@ -77,8 +77,11 @@ def _json(word: str, text: str) -> Any:
     try:
         return jsontext.decode(text)
     except jsontext.BadLine as error:
-        hint = "" if word.startswith("the ") else "; for a text write = instead of :="
-        raise click.UsageError(f"{_short(word)}: {error}{hint}") from None
+        if not word:
+            raise click.UsageError(f"the event: {error}") from None
+        raise click.UsageError(
+            f"{_short(word)}: {error}; for a text write = instead of :="
+        ) from None
 
 
 def _check_text(word: str) -> None:
