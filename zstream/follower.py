@@ -236,6 +236,8 @@ class Tail:
     def _check(self) -> None:
         if self._feed.is_closed:
             raise Closed("the tail is closed")
+        if self._pid != os.getpid():
+            raise Closed("the tail belongs to the process that this one was forked from")
         self._link.check()
 
     def __iter__(self) -> Self:

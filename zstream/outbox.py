@@ -148,7 +148,7 @@ class Outbox:
                 self._told = self._told._replace(lost=self.progress.lost)
                 self._told_dropped = self.dropped
                 raise FlushError(
-                    _flush_message(pending, lost, dropped, timeout),
+                    _flush_message(pending, lost, dropped, timeout, self._connected),
                     pending=pending + lost + dropped,
                 )
             if refused and self._raises_refused:
@@ -250,12 +250,20 @@ def refused_error(count: int, refusals: tuple[Refusal, ...]) -> Refused:
     return Refused(f"the daemon refused {count} of the events{why}", count=count, refusals=refusals)
 
 
-def _flush_message(pending: int, lost: int, dropped: int, timeout: float) -> str:
+def _flush_message(
+    pending: int, lost: int, dropped: int, timeout: float, is_connected: bool
+) -> str:
     parts = []
     if pending:
-        parts.append(f"{pending} events were not confirmed within {timeout:g} s")
+        what = "1 event was" if pending == 1 else f"{pending} events were"
+        why = "" if is_connected else ": no daemon is connected"
+        parts.append(f"{what} not confirmed within {timeout:g} s{why}")
     if lost:
-        parts.append(f"{lost} were lost on the way to a daemon that went away")
+        parts.append(f"{_were(lost)} lost on the way to a daemon that went away")
     if dropped:
-        parts.append(f"{dropped} were dropped because the buffer was full")
+        parts.append(f"{_were(dropped)} dropped because the buffer was full")
     return "; ".join(parts)
+
+
+def _were(count: int) -> str:
+    return "1 was" if count == 1 else f"{count} were"

@@ -133,7 +133,7 @@ def test_csv_and_table(stored):
         (["insert", "n:=18446744073709551616"], 4, "integers are from -2^63 to 2^64 - 1"),
         (["insert", "kind=x", "--date", "2200-01-01T00:00:00Z"], 2, "24 h ahead"),
         (["--url", "nonsense", "ping"], 2, "write tcp://host:port or ipc://path"),
-        (["--url", "tcp://127.0.0.1:1", "--timeout", "0.3", "ping"], 3, "start one with"),
+        (["--url", "tcp://127.0.0.1:1", "--timeout", "0.3", "ping"], 3, "is it running"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_one_clear_line_and_an_exit_code(stored, words, code, says):

@@ -118,7 +118,7 @@ def test_dates_from_a_field(zstream_server, tmp_path):
     ("words", "code", "says"),
     [
         (["nofile"], 2, "'nofile' does not exist"),
-        (["--url", "tcp://127.0.0.1:1", "--timeout", "0.3", "-"], 3, "no daemon at"),
+        (["--url", "tcp://127.0.0.1:1", "--timeout", "0.3", "-"], 3, "daemon answers at"),
     ],
 )
 def test_what_cannot_be_begun(zstream_server, words, code, says):

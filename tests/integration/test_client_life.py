@@ -207,7 +207,8 @@ def test_a_forked_child_has_its_own(running: Server, client: Client, kind: str) 
             c.flush(0)
             try:
                 tail.get(1)
-            except Closed:
+            except Closed as error:
+                assert "belongs to the process" in str(error), error
                 tail.close()
             else:
                 raise AssertionError("the tail is the parent's")

@@ -35,7 +35,7 @@ def run(*words, **environment):
         (["export", "friend"], "write key=value"),
         (["items", "--since", "yesterday"], "--since: 'yesterday' is neither ISO 8601"),
         (["items", "--until", "2015"], "--until: 2015 would be seconds since 1970"),
-        (["count", "--since", "2015-01-01"], "add Z or an offset, or give --tz UTC"),
+        (["count", "--since", "2015-01-01"], "for UTC, or give --tz UTC"),
         (["count", "--tz", "Nowhere"], "'Nowhere' is no time zone"),
         (["items", "--before", "x"], "'x' is no token as --next writes one"),
         (["items", "--start", "10000"], "0<=x<=9999"),
@@ -80,13 +80,16 @@ def test_nobody_there_is_exit_code_3_and_one_line(words):
     done = run(*words)
 
     assert done.exit_code == exits.UNREACHABLE
-    assert done.stderr == "zstream: no daemon at tcp://127.0.0.1:1; start one with: zstreamd\n"
+    assert done.stderr == (
+        "zstream: no zstream daemon answers at tcp://127.0.0.1:1; is it running (zstreamd), and is"
+        " that its query endpoint?\n"
+    )
     assert done.stdout == ""
 
 
 def test_options_win_over_the_environment():
     for words in (["--url", "tcp://127.0.0.1:2", "ping"], ["ping", "--url", "tcp://127.0.0.1:2"]):
-        assert "no daemon at tcp://127.0.0.1:2" in run(*words).stderr
+        assert "no zstream daemon answers at tcp://127.0.0.1:2" in run(*words).stderr
 
 
 def test_every_error_has_an_exit_code_and_the_right_one():

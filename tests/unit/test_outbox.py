@@ -167,7 +167,7 @@ def test_every_flush_that_waited_hears_of_the_loss():
         threading.Event().wait(0.001)
     tell(outbox, lost=1)
     for finish in waiting:
-        with pytest.raises(FlushError, match="1 were lost"):
+        with pytest.raises(FlushError, match="1 was lost"):
             finish()
 
 
@@ -177,7 +177,7 @@ def test_flush_tells_of_drops():
     outbox.put(ELEMENT)
     outbox.take()
     tell(outbox, stored=1)
-    with pytest.raises(FlushError, match="1 were dropped") as caught:
+    with pytest.raises(FlushError, match="1 was dropped") as caught:
         outbox.flush(0)
     assert caught.value.pending == 1
     outbox.flush(0)

@@ -188,4 +188,7 @@ class QueryChannel:
 
 def unavailable(url: str) -> Unavailable:
     """Make the error that says that nobody is there."""
-    return Unavailable(f"no daemon at {url}; start one with: zstreamd")
+    return Unavailable(
+        f"no zstream daemon answers at {url}; is it running (zstreamd), and is that its query"
+        " endpoint?"
+    )
