@@ -75,7 +75,9 @@ class Settings:
         4, whole(1, 64), help="Threads that answer queries, each with a connection to the store."
     )
     commit_events: int = _setting(
-        20_000, whole(1, 1_000_000), help="The most events that one transaction stores."
+        20_000,
+        whole(1, 1_000_000),
+        help="The most messages, of one event or many, that one transaction takes.",
     )
     queue_bytes: int = _setting(
         64 << 20, size(1 << 20, 1 << 40),
