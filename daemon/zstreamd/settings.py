@@ -80,7 +80,7 @@ class Settings:
         help="The most messages, of one event or many, that one transaction takes.",
     )
     queue_bytes: int = _setting(
-        64 << 20, size(1 << 20, 1 << 40),
+        16 << 20, size(1 << 20, 1 << 40),
         help="Inserts that wait to be stored; beyond it the daemon stops reading, and senders "
         "queue up.",
     )  # fmt: skip
