@@ -120,7 +120,8 @@ class QueryChannel:
         """Read what came, give up what is overdue, send what waits."""
         self._read(port.socket)
         self._expire(now, port.was_connected)
-        while self._waiting and len(self._sent) < _IN_FLIGHT:
+        # For a millisecond after the connection broke libzmq still takes what nobody will send.
+        while port.is_connected and self._waiting and len(self._sent) < _IN_FLIGHT:
             request = self._waiting[0]
             key = request.id.to_bytes(8, "big")
             try:
@@ -138,9 +139,9 @@ class QueryChannel:
             del self._sent[request.id.to_bytes(8, "big")]
         self._waiting.extendleft(reversed(again))
 
-    def wants_to_send(self) -> bool:
-        """Whether a request waits for the socket."""
-        return bool(self._waiting) and len(self._sent) < _IN_FLIGHT
+    def is_blocked(self, port: Port) -> bool:
+        """Whether a request waits for room in the socket."""
+        return port.is_connected and bool(self._waiting) and len(self._sent) < _IN_FLIGHT
 
     def wake_at(self) -> float | None:
         """When the first request is overdue."""

@@ -217,7 +217,7 @@ class Link:
             self._follow_producer()
             self._queries.turn(self._query, now)
             self._poll_out(self._insert, self._inserts.is_blocked)
-        self._poll_out(self._query, self._queries.wants_to_send())
+        self._poll_out(self._query, self._queries.is_blocked(self._query))
         if self._is_retired and not self._outbox.unsettled:
             self._is_stopped = True
 
