@@ -1,5 +1,6 @@
 """A daemon that goes away under a client: `flush` neither hangs nor lies, and all goes on."""
 
+import itertools
 import os
 import random
 import signal
@@ -9,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import zmq
 
-from zstream import Client, FlushError, TimedOut, Unavailable
+from zstream import Client, FlushError, TimedOut, Unavailable, wire
 from zstream.testing import Server, server
 
 from .support import PATIENCE_S, everything, wait_until
@@ -130,6 +132,40 @@ def test_a_query_under_way_is_asked_again_and_an_insert_is_not(running: Server) 
         assert found["count"] == 1
         assert isinstance(found["insert"], TimedOut)
         assert stored(running) == [1]
+
+
+def test_a_query_is_asked_again_however_often_the_connection_breaks(tmp_path: Path) -> None:
+    """By somebody who takes every other request and goes away with it, only to be back at once."""
+    url = f"ipc://{tmp_path}/z"
+    context = zmq.Context()
+    over = threading.Event()
+
+    def serve() -> None:
+        router = context.socket(zmq.ROUTER)
+        router.bind(url)
+        takes = itertools.cycle((True, False))
+        while not over.is_set():
+            if not router.poll(20):
+                continue
+            *envelope, request = router.recv_multipart()
+            if wire.unpack(request)["op"] == "count" and next(takes):
+                router.close(0)
+                router = context.socket(zmq.ROUTER)
+                router.bind(url)
+                continue
+            fields = {"protocol": 1, "version": "1", "count": 7}
+            router.send_multipart([*envelope, wire.encode_reply(fields)])
+        router.close(0)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with Client(url, timeout=PATIENCE_S) as client:
+            assert [client.count() for _ in range(12)] == [7] * 12
+    finally:
+        over.set()
+        thread.join(PATIENCE_S)
+        context.term()
 
 
 def test_killed_again_and_again_under_load(client: Client, running: Server) -> None:
