@@ -5,7 +5,6 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping
 from datetime import tzinfo
-from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 from zstream import lifecycle, topics
@@ -86,6 +85,9 @@ class Client:
     def insert(
         self, event: Fields, *, date: Time | None = None, wait: Literal[False] = False
     ) -> None: ...
+
+    @overload
+    def insert(self, event: Fields, *, date: Time | None = None, wait: Literal[True]) -> int: ...
 
     @overload
     def insert(self, event: Fields, *, date: Time | None = None, wait: bool) -> int | None: ...
@@ -291,8 +293,5 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -19,6 +19,9 @@ DEFAULT_COUNT: Final = 20
 
 Filter = Mapping[str, Any]
 
+#: What no key given by name is called, so that a typing slip is never taken for a key.
+_ARGUMENTS: Final = frozenset(("start", "end", "since", "until", "before", "after"))
+
 
 def make_filter(filter: Filter | None, keys: Mapping[str, Any]) -> dict[str, Any]:
     """Put a filter together, and check what can be checked without the daemon.
@@ -31,9 +34,15 @@ def make_filter(filter: Filter | None, keys: Mapping[str, Any]) -> dict[str, Any
         The filter in normal form, its values as texts: a text, or a list of them.
 
     Raises:
-        TypeError: A key stands in both.
+        TypeError: A key stands in both, or is called as an argument of some query.
         BadFilter: It is no map, or a value can match nothing.
     """
+    taken = _ARGUMENTS & set(keys)
+    if taken:
+        name = min(taken)
+        raise TypeError(
+            f"{name} is no argument here, and a key of that name goes in {{{name!r}: …}}"
+        )
     if filter is not None and not isinstance(filter, Mapping):
         raise BadFilter(f"a filter is a map of keys to values, not {type(filter).__name__}")
     both = set(filter or ()) & set(keys)

@@ -50,6 +50,13 @@ def test_a_key_given_twice_is_a_type_error():
         make_filter({"kind": 1}, {"kind": 1})
 
 
+@pytest.mark.parametrize("name", ["start", "end", "since", "until", "before", "after"])
+def test_an_argument_of_another_query_is_no_key(name):
+    with pytest.raises(TypeError, match=name):
+        make_filter(None, {name: 1})
+    assert make_filter({name: 1}, {}) == {name: "1"}
+
+
 def test_time_ranges():
     day = datetime.datetime(1970, 1, 2)
     query = make_query({"a": 1}, {}, 1.5, day, datetime.UTC)

@@ -4,6 +4,7 @@ Callers leave events in the outbox and commands in a queue, and wake the thread 
 starts with the first of them. No code of a caller runs in it but ``on_refused``.
 """
 
+import itertools
 import logging
 import math
 import os
@@ -55,6 +56,7 @@ class Link:
         # Reentrant, because a signal handler or a finalizer may come in the middle. They are two
         # because `drain` waits for the outbox, which wakes, and so starts, with its lock held.
         self._start_lock, self._drain_lock = threading.RLock(), threading.RLock()
+        self._starts = itertools.count()
         self._commands: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
@@ -162,7 +164,9 @@ class Link:
 
     def _start(self) -> None:
         with self._start_lock:
-            if self._bell is not None or self._is_stopped:
+            # One step, not a look and a note: a signal handler's insert may come in between, and
+            # the lock lets it in.
+            if self._is_stopped or next(self._starts):
                 return  # it runs, or is about to
             lifecycle.register(self)
             self._bell = Bell()
