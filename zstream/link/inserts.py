@@ -53,6 +53,11 @@ class InsertChannel:
         """The topic of the producer's confirmations."""
         return topics.of_producer(self.lane.producer)
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether a watermark came that no turn has read."""
+        return any(request.is_done for _, request in self._answers)
+
     def turn(self, port: Port, now: float) -> None:
         """Take what was put, send what may be sent, ask what is to be asked."""
         self.lane.put(self._outbox.take())

@@ -232,6 +232,7 @@ class Link:
         if (
             self._commands
             or self._has_more
+            or self._inserts.has_answers  # it came with this turn's last look at the socket
             or self._is_stopped
             or not (is_napping or self._outbox.sleep())
         ):
