@@ -109,10 +109,6 @@ def pack_entries(ids: Sequence[int], ts: Sequence[int], bodies: Sequence[bytes])
     return b"".join((array_header(len(ids)), *entries))
 
 
-#: Bytes that one ``[id, ts, event]`` has beside its event.
-ENTRY_OVERHEAD: Final = 19
-
-
 # ---------------------------------------------------------------- queries
 
 
