@@ -66,6 +66,12 @@ def frozen(pid: int) -> Iterator[None]:
     """A process that is there and does nothing."""
     os.kill(pid, signal.SIGSTOP)
     try:
+        # kill() returns before every thread of the process stands still.
+        threads = [task / "stat" for task in Path(f"/proc/{pid}/task").glob("*")]
+        wait_until(
+            lambda: all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads),
+            "all of its threads stand still",
+        )
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
