@@ -350,6 +350,7 @@ def test_a_request_that_was_given_up_is_never_sent(tmp_path: Path, kind: str) ->
         client.insert({"kind": kind, "n": 2})
         with server(listen=url):
             client.flush(PATIENCE_S)
+            wait_until(lambda: client._link._query.is_connected, "queries are connected too")
             assert client.items() == [{"kind": kind, "n": 2}]
 
 
