@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from zstream.backends.upkeep import Upkeep
 from zstream.keys import Filter, Value
 from zstream.limits import PAGE_BYTES, PAGE_EVENTS
 
@@ -182,7 +183,7 @@ class Stats:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Backend(ABC):
+class Backend(Upkeep, ABC):
     """A store.
 
     One thread calls ``append`` and ``trim``; any thread reads. Readers see committed events
@@ -201,7 +202,7 @@ class Backend(ABC):
         Raises:
             ConfigError: It is not one that this backend takes.
         """
-        self.url = url
+        super().__init__(url)
 
     @abstractmethod
     def open(self, keys: Sequence[str] | None) -> Head:
@@ -261,6 +262,16 @@ class Backend(ABC):
     @abstractmethod
     def trim(self, floor: int) -> int:
         """Forget the events up to an id: masked at once, atomically; return how many."""
+
+    def tidy(self) -> bool:
+        """Do a small part of what was put off, such as freeing what was trimmed.
+
+        Called by the thread that appends, between two batches and while nothing comes.
+
+        Returns:
+            Whether there is more to do.
+        """
+        return False
 
     @abstractmethod
     def stats(self) -> Stats:
