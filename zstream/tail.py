@@ -53,6 +53,8 @@ class TailCore:
         self._heals = after is not None or since is not None
         self.state = State.WAITING
         self._node = 0
+        #: Whether nothing was read yet of what begins behind an id.
+        self._is_first = isinstance(after, int)
         self._run: int | None = None
         self._id = self._delivered = 0
         self._held: tuple[Header, bytes] | None = None
@@ -100,7 +102,8 @@ class TailCore:
             fields["since"] = self._since
         else:
             fields["after"] = self._id
-        if self._run is not None:
+        # An id that the caller gave is no place in a run yet: 0 is the oldest that is kept.
+        if self._run is not None and not self._is_first:
             fields["run"] = self._run
         return fields
 
@@ -148,7 +151,7 @@ class TailCore:
         elif upto <= self._id and upto < head:
             self.fail(DecodeError(f"the daemon's replay stands still at {upto}"))
             return
-        self._run = run
+        self._run, self._is_first = run, False
         if self.state is State.CHECKING and not self._heals and self._has_missed(events):
             self._fail_gap("events came while the connection was away")
             return

@@ -68,10 +68,16 @@ def _aware(value: datetime, tz: tzinfo | None, name: str, shown: str) -> int:
     return (value - _EPOCH) // _MICROSECOND
 
 
+def age(text: str) -> int | None:
+    """The microseconds of an age such as ``"90s"``, ``"1h"`` or ``"2d"``; None if it is none."""
+    match = _AGE.fullmatch(text)
+    return int(Decimal(match[1]) * _UNITS[match[2]]) if match else None
+
+
 def _from_text(value: str, tz: tzinfo | None, name: str) -> int:
-    age = _AGE.fullmatch(value)
-    if age:
-        return now() - int(Decimal(age[1]) * _UNITS[age[2]])
+    old = age(value)
+    if old is not None:
+        return now() - old
     try:
         moment = datetime.fromisoformat(value.strip())
     except ValueError:

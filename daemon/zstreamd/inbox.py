@@ -28,6 +28,13 @@ class Call(NamedTuple):
     reply: Callable[[Sequence[int] | Error], None]
 
 
+class Trim(NamedTuple):
+    """Events to forget: all up to an id; the reply is how many there were and the floor."""
+
+    floor: int
+    reply: Callable[[tuple[int, int] | Error], None]
+
+
 class Malformed(NamedTuple):
     """A message that is no insert at all."""
 
@@ -43,7 +50,7 @@ class Subscription(NamedTuple):
 
 
 #: Bytes are one raw frame, fire and forget: the most frequent item is the cheapest.
-Item = bytes | Numbered | Call | Malformed | Subscription
+Item = bytes | Numbered | Call | Malformed | Subscription | Trim
 
 
 class Inbox:
@@ -118,5 +125,7 @@ def cost(item: Item) -> int:
         return len(item) + _EVENT_BYTES
     if isinstance(item, Subscription):
         return len(item.topic) + _EVENT_BYTES
+    if isinstance(item, Trim):
+        return _EVENT_BYTES
     assert not isinstance(item, bytes)
     return len(item.frame) + _EVENT_BYTES * (elements(item.frame) or 1)

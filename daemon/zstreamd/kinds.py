@@ -3,15 +3,19 @@
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from zstream import times
 from zstream.endpoints import normalize
 from zstream.errors import ConfigError
 from zstream.keys import check_keys
+from zstream.limits import MAX_INTEGER
 
 _SIZE = re.compile(r"(\d{1,15}) ?(?:([KMGT])(?:iB)?|B)?", re.ASCII | re.IGNORECASE)
 _BITS = {"T": 40, "G": 30, "M": 20, "K": 10}
+_COUNT = re.compile(r"(\d+(?:_\d+)*) ?events?", re.ASCII)
+_FOREVER = "forever"
 _SWITCHES = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False,
@@ -45,6 +49,23 @@ class Kind:
             wanted = " or ".join(_TOML_NAMES[each] for each in self.toml)
             found = _TOML_NAMES.get(type(value), f"a {type(value).__name__}")
             raise ConfigError(f"takes {wanted}, not {found}")
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What a store keeps: what both of these allow.
+
+    Attributes:
+        age_us: Only what arrived in the last so many microseconds; None is any age.
+        events: Only so many of the newest; None is any number.
+    """
+
+    age_us: int | None = None
+    events: int | None = None
+    text: str = field(default=_FOREVER, compare=False)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def whole(low: int, high: int) -> Kind:
@@ -123,6 +144,35 @@ def _names(value: str | Iterable[str]) -> tuple[str, ...]:
     return check_keys(names)
 
 
+def _keep(value: str | Keep) -> Keep:
+    if isinstance(value, Keep):
+        return value
+    found: dict[str, int] = {}
+    parts = [part.strip() for part in value.split(",")]
+    for part in parts:
+        name, number = _keep_part(part)
+        if name in found or (number is None and len(parts) > 1):
+            raise ConfigError(f"{value!r} says one thing twice, or two that do not go together")
+        if number is not None:
+            found[name] = number
+    return Keep(found.get("age_us"), found.get("events"), ", ".join(parts))
+
+
+def _keep_part(text: str) -> tuple[str, int | None]:
+    count, age = _COUNT.fullmatch(text), times.age(text)
+    if text == _FOREVER:
+        return "", None
+    number = int(count[1]) if count else age
+    if number is None:
+        raise ConfigError(
+            f"{text[:60]!r} is neither an age nor a number of events; write 30d (units s, m, h, d,"
+            " w), 1_000_000 events, both as 30d, 1_000_000 events, or forever"
+        )
+    if not 1 <= number <= MAX_INTEGER:
+        raise ConfigError(f"{text[:60]!r} is out of range; the least is 1 event or 1us")
+    return "events" if count else "age_us", number
+
+
 def _switch(value: bool | str) -> bool:
     wanted = value if isinstance(value, bool) else _SWITCHES.get(value.lower())
     if wanted is None:
@@ -138,4 +188,5 @@ URL: Final = Kind("URL", (str,), _url)
 PATH: Final = Kind("PATH", (str,), _text)
 NAMES: Final = Kind("NAMES", (str, list), _names, lambda value: json.dumps(list(value)))
 ENDPOINT: Final = Kind("ENDPOINT", (str,), _endpoint)
+KEEP: Final = Kind("AGE|COUNT", (str,), _keep, lambda value: json.dumps(str(value)))
 SWITCH: Final = Kind("true|false", (bool,), _switch)

@@ -10,7 +10,7 @@ from zstream.cursor import Cursor, Token, parse_cursor, parse_token
 from zstream.errors import BadRequest, CursorLost, Error, TooLarge, Trimmed, Unavailable
 from zstream.keys import Filter, normalize
 from zstream.limits import MAX_END, MAX_INTEGER, PAGE_EVENTS
-from zstreamd.inbox import Call, Inbox, cost
+from zstreamd.inbox import Call, Inbox, Item, Trim, cost
 from zstreamd.writer import Writer
 
 
@@ -52,7 +52,7 @@ class Operations:
         """Run an operation; an Error says what is wrong with the request."""
         method = self._table.get(op)
         if method is None:
-            known = ", ".join([*self._table, "insert"])
+            known = ", ".join([*self._table, "insert", "trim"])
             raise BadRequest(f"unknown op {op[:60]!r}; known are: {known}")
         return self._complete(method(request))
 
@@ -64,10 +64,33 @@ class Operations:
 
         if not frame:
             raise BadRequest("insert wants 'events', an array")
+        self._hand_over(Call(frame, reply))
+
+    def trim(self, request: dict[str, Any], done: Callable[[Reply | Error], None]) -> None:
+        """Have the writer forget events; ``done`` is called once they are, or not."""
+
+        def reply(result: tuple[int, int] | Error) -> None:
+            if isinstance(result, Error):
+                done(result)
+            else:
+                trimmed, floor = result
+                done(self._complete(Reply({"trimmed": trimmed, "floor": floor})))
+
+        if ("floor" in request) is (request.get("before") is not None):
+            raise BadRequest("trim wants 'floor', an id, or 'before', a time of arrival")
+        if "floor" in request:
+            floor = _integer(request, "floor", 0, 0, MAX_INTEGER)
+            last = self._backend.last_id()
+            if floor > last:
+                raise BadRequest(f"'floor' is {floor}, but the last id is {last}")
+        else:
+            floor = self._backend.arrived(_integer(request, "before", 0, 0, MAX_INTEGER))
+        self._hand_over(Trim(floor, reply))
+
+    def _hand_over(self, item: Item) -> None:
         if self._writer.down is not None:
             raise Unavailable(f"the store cannot be written: {self._writer.down}")
-        call = Call(frame, reply)
-        self._inbox.put([call], cost(call))
+        self._inbox.put([item], cost(item))
 
     def _complete(self, reply: Reply) -> Reply:
         reply.fields.setdefault("head", self._writer.head)
@@ -82,12 +105,14 @@ class Operations:
 
     def _info(self, request: dict[str, Any]) -> Reply:
         writer, counters = self._writer, self._writer.counters
-        stats = self._backend.stats()
+        stats, floor = self._backend.stats(), writer.retention.floor
+        oldest = self._backend.replay(Query(limit=1), floor).ts
         fields = {
             "protocol": wire.VERSION,
             "keys": list(self._opened.keys),
             "node": self._opened.node,
-            "floor": self._opened.floor,
+            "floor": floor,
+            "oldest": oldest[0] if oldest else None,
             "events": stats.events,
             "size_bytes": stats.size_bytes,
             "received": counters.received,
@@ -136,7 +161,10 @@ class Operations:
             filter=self._filter(request),
             limit=_integer(request, "limit", PAGE_EVENTS, 1, PAGE_EVENTS),
         )
-        replay = self._backend.replay(query, self._after(request))
+        after, is_place = self._after(request)
+        replay = self._backend.replay(query, after)
+        if is_place:  # now, because the floor may have risen before the page was read
+            self._check_floor(after)
         return Reply(
             {"upto": replay.upto, "head": replay.head},
             {"events": wire.pack_entries(replay.ids, replay.ts, replay.bodies)},
@@ -172,12 +200,13 @@ class Operations:
         self._check_run(token.run, token.head, "the page token")
         return token
 
-    def _after(self, request: dict[str, Any]) -> int:
+    def _after(self, request: dict[str, Any]) -> tuple[int, bool]:
+        """Where to begin, and whether somebody stood there and must not miss what follows."""
         after, run = request.get("after", 0), request.get("run")
         if request.get("since") is not None:
             if "after" in request:
                 raise BadRequest("replay takes 'after' or 'since', not both")
-            return self._backend.arrived(_integer(request, "since", 0, 0, MAX_INTEGER))
+            return self._backend.arrived(_integer(request, "since", 0, 0, MAX_INTEGER)), False
         if isinstance(after, str):
             cursor: Cursor = parse_cursor(after)
             if cursor.ids.keys() != {self._opened.node}:
@@ -189,9 +218,12 @@ class Operations:
             self._check_run(_integer({"run": run}, "run", 0, 0, MAX_INTEGER), id, "the cursor")
         else:
             self._check_run(self._opened.run, id, "the id")
-        if 0 < id < self._opened.floor:
-            raise Trimmed(f"events up to {self._opened.floor} were trimmed; the cursor is at {id}")
-        return id
+        return id, id > 0 or run is not None
+
+    def _check_floor(self, id: int) -> None:
+        floor = self._writer.retention.floor
+        if id < floor:
+            raise Trimmed(f"events up to {floor} were trimmed; the cursor is at {id}")
 
     def _check_run(self, run: int, id: int, what: str) -> None:
         if run == self._opened.run:

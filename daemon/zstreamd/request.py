@@ -30,6 +30,7 @@ class _Frame(msgspec.Struct):
     v: int = wire.VERSION
     events: msgspec.Raw = _NONE
     filter: msgspec.Raw = _NONE
+    floor: msgspec.Raw = _NONE
     after: msgspec.Raw = _NONE
     before: msgspec.Raw = _NONE
     limit: msgspec.Raw = _NONE
@@ -44,7 +45,9 @@ class _Identity(msgspec.Struct):
     id: msgspec.Raw = _NONE
 
 
-_SCALARS: Final = ("after", "before", "limit", "producer", "run", "since", "start", "until")
+_SCALARS: Final = (
+    "after", "before", "floor", "limit", "producer", "run", "since", "start", "until",
+)  # fmt: skip
 _decode = msgspec.msgpack.Decoder(_Frame).decode
 _decode_identity = msgspec.msgpack.Decoder(_Identity).decode
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from zstream.endpoints import DEFAULT_QUERY, Endpoints, derive, is_local
 from zstream.errors import ConfigError
-from zstreamd.kinds import ENDPOINT, NAMES, PATH, SWITCH, URL, Kind, choice, size, whole
+from zstreamd.kinds import ENDPOINT, KEEP, NAMES, PATH, SWITCH, URL, Keep, Kind, choice, size, whole
 
 #: What the name of every environment variable begins with.
 PREFIX: Final = "ZSTREAMD_"
@@ -48,6 +48,11 @@ class Settings:
     keys: tuple[str, ...] | None = _setting(
         None, NAMES, unset="the store's own; kind,user,repo for a new store",
         help="The indexed fields, with dots for nested ones, separated by commas.",
+    )  # fmt: skip
+    keep: Keep | None = _setting(  # noqa: RUF009  # a field, as the others
+        None, KEEP, unset="forever",
+        help="How much is kept: an age since arrival, as 30d or 12h, a number of events, as "
+        "1_000_000 events, or both with a comma. What is older is forgotten for good.",
     )  # fmt: skip
     listen: str = _setting(
         DEFAULT_QUERY, ENDPOINT,

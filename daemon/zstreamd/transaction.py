@@ -7,7 +7,7 @@ from zlib import crc32
 from zstream import wire
 from zstream.backends.base import Batch
 from zstream.errors import DecodeError, Error, EventError, VersionMismatch
-from zstreamd.inbox import Call, Item, Malformed, Numbered, Subscription
+from zstreamd.inbox import Call, Item, Malformed, Numbered, Subscription, Trim
 from zstreamd.producers import Producers
 from zstreamd.rejects import Rejects
 from zstreamd.validate import Admitted, Refusal, Validator, elements
@@ -24,6 +24,7 @@ class Transaction:
 
     Attributes:
         subscriptions: To be taken after the commit, in their order.
+        trims: What is to be forgotten after the commit.
         calls: Who waits for the ids of which events, by place in the batch.
         answers: Who is told of an error.
         confirm: Producers whose last batch is to be confirmed.
@@ -38,6 +39,7 @@ class Transaction:
         self._raw: list[bytes] = []
         self._raw_bytes = 0
         self.subscriptions: list[Subscription] = []
+        self.trims: list[Trim] = []
         self.calls: list[tuple[Reply, int, int]] = []
         self.answers: list[tuple[Reply, Error]] = []
         self.confirm: set[bytes] = set()
@@ -60,6 +62,8 @@ class Transaction:
                 self._call(item)
             elif isinstance(item, Subscription):
                 self.subscriptions.append(item)
+            elif isinstance(item, Trim):
+                self.trims.append(item)
             elif isinstance(item, Malformed):
                 self._reject(item.error, item.frame)
         self._admit_raw()

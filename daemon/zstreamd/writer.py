@@ -16,9 +16,11 @@ from zstream.backends.base import Backend, Batch, Head
 from zstream.errors import BackendError, BackendUnavailable, Unavailable
 from zstreamd.follow import Followers
 from zstreamd.inbox import Inbox, Item
+from zstreamd.kinds import Keep
 from zstreamd.outbox import Outbox
 from zstreamd.producers import Producers
 from zstreamd.rejects import Rejects
+from zstreamd.retention import Retention
 from zstreamd.transaction import Transaction
 from zstreamd.validate import Validator
 
@@ -64,6 +66,7 @@ class Writer(threading.Thread):
         inbox, outbox, rejects: Where work comes from and results go.
         commit_events: The most messages that one transaction takes.
         max_filters: How many filters may be live.
+        keep: What is to be kept; None is all.
         on_end: Called when the thread ends, for whatever reason.
 
     Attributes:
@@ -75,7 +78,7 @@ class Writer(threading.Thread):
 
     def __init__(
         self, backend: Backend, head: Head, inbox: Inbox, outbox: Outbox, rejects: Rejects,
-        *, commit_events: int, max_filters: int, on_end: Callable[[], None],
+        *, commit_events: int, max_filters: int, keep: Keep | None, on_end: Callable[[], None],
     ) -> None:  # fmt: skip
         super().__init__(name="zstreamd-writer", daemon=True)
         self._backend, self._inbox, self._outbox, self._rejects = backend, inbox, outbox, rejects
@@ -88,6 +91,7 @@ class Writer(threading.Thread):
         self.followers = Followers(
             head.keys, head.node, head.run, head.id, self.producers.stored, max_filters
         )
+        self.retention = Retention(backend, head.floor, keep)
         self.counters = Counters([0] * len(head.keys))
         self.head = head.id
         self.down: BackendError | None = None
@@ -105,6 +109,7 @@ class Writer(threading.Thread):
                 if items:
                     self._transact(items)
                 self._outbox.publish(self.followers.tick(time.monotonic(), times.now()))
+                self.retention.turn(self.head, busy=bool(items))
             self._outbox.publish(self.followers.bye(times.now()))
         except BackendError as error:
             _log.error("the store is lost: %s", error)
@@ -118,7 +123,7 @@ class Writer(threading.Thread):
             self._on_end()
 
     def _take(self) -> list[Item] | None:
-        wait_s = self.followers.wait_s(time.monotonic())
+        wait_s = self.retention.wait_s(self.followers.wait_s(time.monotonic()))
         return self._inbox.take(self._commit_events, _COMMIT_BYTES, wait_s)
 
     def _transact(self, items: list[Item]) -> None:
@@ -180,6 +185,8 @@ class Writer(threading.Thread):
             reply(Unavailable(f"the store is lost: {self.failure or self.down}"))
         for reply, error in transaction.answers:
             reply(error)
+        for trim in transaction.trims:
+            trim.reply(Unavailable(f"the store is lost: {self.failure or self.down}"))
 
     def _abandon(self) -> None:
         """The store is lost: count what waits, and answer who waits."""
@@ -213,3 +220,5 @@ class Writer(threading.Thread):
             reply(range(batch.first + start, batch.first + start + count))
         for reply, error in transaction.answers:
             reply(error)
+        for trim in transaction.trims:
+            self.retention.trim(trim.floor, trim.reply)
