@@ -1,6 +1,7 @@
 # make run     the daemon on ./zstream.db; more options in ARGS="--keys type,user"
 # make demo    a throwaway daemon, and what it does, in one terminal
 # make test    the tests; make test ARGS="-k settings"
+# make faults  kills daemons and cuts the power; make faults ARGS="--soak 20" for longer
 # make lint, make types, make bench, make clean
 #
 # All of it runs in .venv, which is made with the first Python 3.11 or newer that is found, or with
@@ -20,7 +21,7 @@ endif
 BEFORE := $(shell sed -n 's/^executable = //p' $(VENV)/pyvenv.cfg 2>/dev/null)
 CANDIDATES = $(or $(PYTHON),$(BEFORE) python3 python3.14 python3.13 python3.12 python3.11 python)
 
-.PHONY: run demo test lint types bench clean
+.PHONY: run demo test faults lint types bench clean
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -31,6 +32,9 @@ demo: $(READY)
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(ARGS)
+
+faults: $(VENV)/.dev
+	$(BIN)/pytest tests/faults --dist=load -rA --show-capture=no $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
