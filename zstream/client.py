@@ -8,8 +8,8 @@ from datetime import tzinfo
 from typing import Any, Literal, Self, overload
 
 from zstream import lifecycle, topics
+from zstream.asking import Asking
 from zstream.endpoints import Endpoints
-from zstream.event import Page
 from zstream.follower import Tail
 from zstream.link.inserts import OnRefused
 from zstream.link.queries import Request
@@ -17,11 +17,11 @@ from zstream.link.thread import Link
 from zstream.options import Options, find_endpoints
 from zstream.outbox import OnFull, Outbox
 from zstream.packing import Default, Fields, Packer
-from zstream.queries import Filter, Inserts, Items, make_filter, make_query, make_start, read_count
+from zstream.queries import Filter, Inserts, make_filter, make_start
 from zstream.times import Time
 
 
-class Client:
+class Client(Asking):
     """A connection to a daemon. Threads may share it; a forked child gets its own by itself.
 
     Making one does no I/O; the first use starts one background thread, which owns the sockets.
@@ -70,6 +70,10 @@ class Client:
         self._packer = Packer(default, tz)
         self._begin()
         lifecycle.track(self)
+
+    @property
+    def _tz(self) -> tzinfo | None:
+        return self._options.tz
 
     def _begin(self) -> None:
         options = self._options
@@ -163,48 +167,7 @@ class Client:
                 inserts.reply(self._ask("insert", {}, packed))
         return inserts.ids
 
-    # ------------------------------------------------------------ queries
-
-    def items(
-        self, filter: Filter | None = None, /, *, start: int = 0, end: int | None = None,
-        since: Time | None = None, until: Time | None = None, before: str | None = None,
-        **keys: Any,
-    ) -> Page:  # fmt: skip
-        """Read events, newest first.
-
-        Args:
-            filter: A map of keys to a value or an iterable of values: every key must match, any
-                of its values will do. Keys called start, end, since, until, before or after go
-                in here.
-            start, end: Which of the newest: ``[start:end]``. Without ``end`` 20; at most 10,000.
-            since, until: Only ``since <= ts < until``: seconds, ISO 8601 text, an age such as
-                ``"1h"``, or a datetime.
-            before: The ``next`` of a page: go on where it ended.
-            keys: More of the filter.
-
-        Returns:
-            A list of events, with ``next``, the token to go on with, or None at the end.
-
-        Raises:
-            BadFilter: A key is not indexed, or a value can match nothing.
-            BadRequest, BadTime: start, end, a time or the token cannot be used.
-            CursorLost: The token is of another store.
-            TimedOut, Unavailable, Busy: The daemon did not answer, or not now.
-            TypeError: A key stands in the filter and among ``keys``.
-        """
-        query = make_query(filter, keys, since, until, self._options.tz)
-        items = Items(query, start, end, before)
-        while (fields := items.request()) is not None:
-            items.reply(self._ask("items", fields))
-        return items.page
-
-    def count(
-        self, filter: Filter | None = None, /, *, since: Time | None = None,
-        until: Time | None = None, **keys: Any,
-    ) -> int:  # fmt: skip
-        """Count events; arguments and errors as of ``items``."""
-        query = make_query(filter, keys, since, until, self._options.tz)
-        return read_count(self._ask("count", query))
+    # ------------------------------------------------------------ following
 
     def tail(
         self, filter: Filter | None = None, /, *, after: int | str | None = None,
@@ -231,17 +194,6 @@ class Client:
         self._tails.add(tail)
         tail.start()
         return tail
-
-    def info(self) -> dict[str, Any]:
-        """What the daemon knows of itself; the fields are those of ``info`` in the protocol."""
-        reply = self._ask("info", {})
-        return {name: value for name, value in reply.items() if name not in ("ok", "id")}
-
-    def ping(self) -> float:
-        """Ask the daemon for a sign of life; returns the seconds that it took."""
-        start = time.perf_counter()
-        self._ask("ping", {})
-        return time.perf_counter() - start
 
     def _ask(
         self, op: str, fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None

@@ -141,11 +141,22 @@ class Items:
         self._left = max(0, self._left - len(events)) if following is not None else 0
 
 
-def read_count(reply: Mapping[str, Any]) -> int:
-    """The number in the reply to ``count``; raises DecodeError if there is none."""
-    count = reply.get("count")
+def make_trim(before: Time | None, upto: int | None, tz: tzinfo | None) -> dict[str, int]:
+    """The fields of a ``trim``; raises BadRequest, and BadTime."""
+    if (before is None) is (upto is None):
+        raise BadRequest("trim forgets what arrived before a time, or all up to an id: give one")
+    if before is not None:
+        return {"before": micros(before, tz=tz, name="before")}
+    if type(upto) is not int or not 0 <= upto <= MAX_INTEGER:
+        raise BadRequest(f"upto is an id, not {upto!r}")
+    return {"floor": upto}
+
+
+def read_count(reply: Mapping[str, Any], name: str = "count") -> int:
+    """The number in the reply to ``count`` or ``trim``; raises DecodeError if there is none."""
+    count = reply.get(name)
     if type(count) is not int:
-        raise DecodeError("the daemon answered a count with no number")
+        raise DecodeError(f"the daemon answered with no {name}")
     return count
 
 

@@ -53,8 +53,9 @@ class TailCore:
         self._heals = after is not None or since is not None
         self.state = State.WAITING
         self._node = 0
-        #: Whether nothing was read yet of what begins behind an id.
-        self._is_first = isinstance(after, int)
+        #: Whether it begins with the oldest that is kept: 0 in a run would be a place, and lost
+        #: once events were trimmed.
+        self._from_oldest = type(after) is int and after == 0
         self._run: int | None = None
         self._id = self._delivered = 0
         self._held: tuple[Header, bytes] | None = None
@@ -102,8 +103,7 @@ class TailCore:
             fields["since"] = self._since
         else:
             fields["after"] = self._id
-        # An id that the caller gave is no place in a run yet: 0 is the oldest that is kept.
-        if self._run is not None and not self._is_first:
+        if self._run is not None and not self._from_oldest:
             fields["run"] = self._run
         return fields
 
@@ -151,7 +151,7 @@ class TailCore:
         elif upto <= self._id and upto < head:
             self.fail(DecodeError(f"the daemon's replay stands still at {upto}"))
             return
-        self._run, self._is_first = run, False
+        self._run, self._from_oldest = run, False
         if self.state is State.CHECKING and not self._heals and self._has_missed(events):
             self._fail_gap("events came while the connection was away")
             return

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zstream.errors import ConfigError
+from zstreamd.kinds import Keep
 from zstreamd.settings import (
     Settings,
     all_settings,
@@ -23,6 +24,7 @@ from zstreamd.settings import (
 OTHER = {
     "store": ("memory:", "memory:"),
     "keys": ("a, b.c", ("a", "b.c")),
+    "keep": ("30d, 1_000 events", Keep(30 * 86_400_000_000, 1_000, "30d, 1_000 events")),
     "listen": ("tcp://127.0.0.1:*", "tcp://127.0.0.1:*"),
     "insert": ("tcp://localhost:7", "tcp://127.0.0.1:7"),
     "publish": ("ipc:///run/z-tail", "ipc:///run/z-tail"),
@@ -100,6 +102,26 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert load({}, {}, write(tmp_path, '\ufeffstore = "memory:"')).store == "memory:"
 
 
+@pytest.mark.parametrize(
+    ("text", "age_us", "events"),
+    [
+        ("90s", 90_000_000, None),
+        (" 12h ", 12 * 3_600_000_000, None),
+        ("1 event", None, 1),
+        ("5000events", None, 5_000),
+        ("1_000_000 events,2w", 14 * 86_400_000_000, 1_000_000),
+        ("forever", None, None),
+    ],
+)
+def test_what_is_kept_is_an_age_a_number_or_both(
+    text: str, age_us: int | None, events: int | None
+) -> None:
+    kept = load({"keep": text}, {}).keep
+    assert kept is not None
+    assert (kept.age_us, kept.events) == (age_us, events)
+    assert load({"keep": str(kept)}, {}).keep == kept
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -126,6 +148,13 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
         ("queue_bytes", "64MB", "KiB, MiB, GiB"),
         ("queue_bytes", "1", "from 1MiB to 1TiB"),
         ("queue_bytes", "999999999999999T", "from 1MiB to 1TiB"),
+        ("keep", "1000000", "write 30d"),
+        ("keep", "30 days", "or forever"),
+        ("keep", "0 events", "out of range"),
+        ("keep", "0d", "out of range"),
+        ("keep", "1d, 2d", "one thing twice"),
+        ("keep", "1d, forever", "do not go together"),
+        ("keep", "9999999999999999 events", "out of range"),
         ("log_level", "loud", "debug, info, warning, error"),
         ("log_format", "xml", "text, json"),
     ],
