@@ -113,6 +113,7 @@ class Operations:
             "node": self._opened.node,
             "floor": floor,
             "oldest": oldest[0] if oldest else None,
+            "keep": str(writer.retention.keep),
             "events": stats.events,
             "size_bytes": stats.size_bytes,
             "received": counters.received,

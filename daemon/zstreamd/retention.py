@@ -30,12 +30,13 @@ class Retention:
         keep: What is to be kept; None is all.
 
     Attributes:
+        keep: What is to be kept.
         floor: Events up to it are forgotten. It is told before the store does it, so that who
             reads a page and looks at it afterwards has missed nothing in between.
     """
 
     def __init__(self, backend: Backend, floor: int, keep: Keep | None) -> None:
-        self._backend, self._keep = backend, keep or Keep()
+        self._backend, self.keep = backend, keep or Keep()
         self.floor = self._applied = floor
         self._due = 0.0
         self._more = True
@@ -86,12 +87,12 @@ class Retention:
     def _limit(self, head: int) -> int:
         """The last id that is not to be kept."""
         floor = 0
-        if self._keep.events is not None:
-            floor = head - self._keep.events
-        if self._keep.age_us is not None:
+        if self.keep.events is not None:
+            floor = head - self.keep.events
+        if self.keep.age_us is not None:
             # By the clock and not by the newest arrival: that may lie ahead, after a clock that
             # was wrong, and nothing is forgotten before its time.
-            since = times.now() - self._keep.age_us
+            since = times.now() - self.keep.age_us
             floor = max(floor, self._backend.arrived(since)) if since > 0 else floor
         return floor
 

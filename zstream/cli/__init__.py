@@ -1,10 +1,10 @@
 """The command ``zstream``: the client on the command line."""
 
-from zstream.cli import app, exits, export, live, query, shell, transfer
+from zstream.cli import app, exits, export, live, query, shell, transfer, trim
 
 COMMANDS = (
     query.ping, query.info, transfer.insert, query.items, query.count, live.tail,
-    transfer.import_, export.export, shell.shell,
+    transfer.import_, export.export, trim.trim, shell.shell,
 )  # fmt: skip
 
 for _command in COMMANDS:
