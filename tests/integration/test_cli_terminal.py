@@ -181,3 +181,25 @@ def test_the_shell(url):
     terminal.type("\x04")
 
     assert terminal.end() == 0
+
+
+def test_trim_asks_first(zstream_server):
+    with Client(zstream_server.url) as client:
+        for _ in range(5):
+            client.insert({"kind": "a"})
+        client.flush()
+        terminal = Terminal(zstream_server.url, "trim", "--upto", "3")
+        terminal.wait_for("Forget 3 events, up to id 3, of 5 in memory:?")
+        terminal.type("n\n")
+        terminal.wait_for("nothing was forgotten")
+        assert terminal.end() == 1
+        assert client.count() == 5
+        terminal = Terminal(zstream_server.url, "trim", "--before", "30s")
+        terminal.wait_for("Forget all events that arrived before 2")
+        terminal.type("y\n")
+        terminal.wait_for("forgot 0 events")
+        assert terminal.end() == 0
+        terminal = Terminal(zstream_server.url, "trim", "--upto", "3", "--yes")
+        terminal.wait_for("forgot 3 events")
+        assert terminal.end() == 0
+        assert client.count() == 2
