@@ -91,8 +91,6 @@ def test_an_age_by_arrival(tmp_path: Path) -> None:
             # It arrived after `before`; what is younger than a second is there.
             now = time.time()
             assert all(now - arrived[id] > 1 for id in gone)
-        wait_until(lambda: client.count() == 0, "all is gone")
-        assert client.info()["oldest"] is None
 
 
 def test_keep_applies_at_the_start(tmp_path: Path) -> None:
@@ -126,6 +124,7 @@ def test_trim_by_id_and_by_arrival(client: Client, running: Server) -> None:
         "ok": True, "trimmed": 25, "floor": 50, "head": 50, "run": client.info()["run"],
     }  # fmt: skip
     assert client.items() == []
+    assert client.info()["oldest"] is None
     assert client.insert({"kind": "a"}, wait=True) == 51
 
 
@@ -165,7 +164,7 @@ def test_a_reader_that_is_overtaken_is_told(client: Client) -> None:
     with client.tail(after=1) as tail:
         got = [tail.get(PATIENCE_S).id]
         client.trim(upto=2_500)
-        with pytest.raises(Trimmed):
+        with pytest.raises(Trimmed):  # noqa: PT012  # the events before it are wanted, too
             for _ in itertools.count():
                 got.append(tail.get(PATIENCE_S).id)
     assert got == list(range(2, 1_002))
@@ -194,15 +193,15 @@ def test_a_walk_goes_on_without_what_was_trimmed(client: Client) -> None:
 
 
 def test_the_floor_outlives_a_restart(tmp_path: Path) -> None:
-    with server(store=f"sqlite:///{tmp_path}/events.db") as running:
-        with Client(running.url, timeout=PATIENCE_S) as client:
-            insert(client, 100)
-            client.trim(upto=60)
-            running.restart(kill=True)
-            assert (client.info()["floor"], client.count()) == (60, 40)
-            assert ids(running.url) == list(range(61, 101))
-            assert code(ask(running.url, "replay", after=59)) == "trimmed"
-            assert client.trim(upto=61) == 1
+    store = f"sqlite:///{tmp_path}/events.db"
+    with server(store=store) as running, Client(running.url, timeout=PATIENCE_S) as client:
+        insert(client, 100)
+        client.trim(upto=60)
+        running.restart(kill=True)
+        assert (client.info()["floor"], client.count()) == (60, 40)
+        assert ids(running.url) == list(range(61, 101))
+        assert code(ask(running.url, "replay", after=59)) == "trimmed"
+        assert client.trim(upto=61) == 1
 
 
 # ---------------------------------------------------------------- the command
