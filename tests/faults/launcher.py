@@ -2,9 +2,9 @@
 
     python launcher.py --store … --listen …        as zstreamd itself; FAULTS is its environment
 
-``FAULTS`` is a JSON map: ``sites``, a file that gets a line for each step when it is first taken,
-and if the process shall die, ``site`` (such a line), ``nth`` (which time) and ``when`` ("before" or
-"after" the step). A step is a statement that may change a database, or a call that changes names
+``FAULTS`` is a JSON map: ``steps``, a file that gets a line for each step that is taken, and if the
+process shall die, ``site`` (such a line), ``nth`` (which time) and ``when`` ("before" or "after"
+the step). A step is a statement that may change a database, or a call that changes names
 or syncs, told by the functions of zstream that lead to it.
 """
 
@@ -34,23 +34,20 @@ _CALLS: Final = ("replace", "rename", "unlink", "remove", "fsync", "fdatasync", 
 
 
 class Steps:
-    """Counts the steps, notes new ones, and ends the process at the chosen one."""
+    """Notes the steps, and ends the process at the chosen one."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self._site, self._when = plan.get("site"), plan.get("when")
         self._left = plan.get("nth", 0)
-        self._seen: set[str] = set()
         self._lock = threading.Lock()
-        self._file = os.open(plan["sites"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._file = os.open(plan["steps"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def take(self, what: str, step: Callable[[], Any]) -> Any:
         site = f"{_path(sys._getframe(2))}: {what}"
-        with self._lock:
-            if site not in self._seen:
-                self._seen.add(site)
-                os.write(self._file, f"{site}\n".encode())
-            last = False
-            if site == self._site:
+        os.write(self._file, f"{site}\n".encode())
+        last = False
+        if site == self._site:
+            with self._lock:
                 self._left -= 1
                 last = self._left == 0
         if last and self._when == "before":
