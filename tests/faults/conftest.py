@@ -3,9 +3,11 @@
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from .process import Process
 
 Told = Callable[[str], None]
 
@@ -19,8 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # workers inherit the environment
         seed = config.getoption("--faults-seed")
-        if seed is None:
-            seed = random.SystemRandom().randrange(1_000_000)
+        if seed is None:  # in CI the same choices each time, as far as processes let it
+            seed = 1 if os.environ.get("CI") else random.SystemRandom().randrange(1_000_000)
         os.environ["FAULTS_SEED"] = str(seed)
 
 
@@ -44,6 +46,13 @@ def soak(request: pytest.FixtureRequest) -> int:
 def tell(record_property: Callable[[str, object], None]) -> Told:
     """Note for the summary where something was killed, or what else was done to it."""
     return lambda what: record_property("fault", what)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    yield
+    for process in list(Process.running):
+        process.kill()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgpack
 import pytest
@@ -52,6 +52,9 @@ class Plan:
 class Process:
     """A command of `zstreamd` under the launcher."""
 
+    #: Those that may run.
+    running: ClassVar[set["Process"]] = set()
+
     def __init__(self, folder: Path, args: Sequence[str], plan: Plan) -> None:
         self.folder = folder
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ZSTREAM")}
@@ -65,6 +68,7 @@ class Process:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self.pidfd = os.pidfd_open(self.process.pid)
+        self.running.add(self)
 
     def wait(self, timeout: float = PATIENCE_S) -> int | None:
         """The exit code, or None if it lives on after so many seconds."""
@@ -90,6 +94,7 @@ class Process:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+            self.running.discard(self)
         return code
 
     def steps(self) -> Counter[str]:
