@@ -4,11 +4,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import zmq
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from .servers.mariadb import MariaDB
+    from .servers.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
@@ -50,6 +54,24 @@ def missing() -> Callable[[str], NoReturn]:
         pytest.skip(f"{what} is missing")
 
     return give_up
+
+
+@pytest.fixture(scope="session")
+def mariadb(missing: Callable[[str], NoReturn]) -> Iterator["MariaDB"]:
+    """A running MariaDB server, one a test process."""
+    from .servers.mariadb import serving
+
+    with serving(missing) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(missing: Callable[[str], NoReturn]) -> Iterator["Postgres"]:
+    """A running PostgreSQL server, one a test process."""
+    from .servers.postgres import serving
+
+    with serving(missing) as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,0 +1,317 @@
+"""A store in MySQL or MariaDB: one table of events with ordinary indexes, open to SQL."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, TypeVar
+
+from zstream import keys as keys_
+from zstream.backends import mysql_link as link
+from zstream.backends import mysql_rows as rows
+from zstream.backends import mysql_schema as schema
+from zstream.backends.base import (
+    DEFAULT_KEYS,
+    Backend,
+    Batch,
+    Head,
+    Page,
+    Producer,
+    Query,
+    Replay,
+    Stats,
+    check_batch,
+)  # fmt: skip
+from zstream.backends.mysql_errors import is_lost, translated
+from zstream.backends.mysql_read import Reader
+from zstream.backends.mysql_search import Limits
+from zstream.errors import BackendConflict, BackendUnavailable, StoreLocked
+from zstream.limits import MAX_INTEGER
+
+_Answer = TypeVar("_Answer")
+_log = logging.getLogger(__name__)
+
+#: What the server's durability hangs on.
+_PROMISES = ("innodb_flush_log_at_trx_commit", "innodb_doublewrite", "sync_binlog", "log_bin")
+
+
+class MySQLBackend(Backend):
+    """One session that writes and holds the lock; a session for each read under way."""
+
+    #: The work of one query.
+    LIMITS: ClassVar[Limits] = Limits(scanned=20_000, gathered=50_000, counted=200_000)
+    #: How long to wait for another daemon that is ending, in seconds.
+    LOCK_S: ClassVar[int] = 1
+    #: How long an answer may take before the connection is given up, in seconds.
+    TIMEOUT_S: ClassVar[float] = 60.0
+    #: Marks of arrival are so far apart, in microseconds.
+    MARK_US: ClassVar[int] = 1_000_000
+    #: Trimmed rows that are deleted with one transaction.
+    SWEEP_ROWS: ClassVar[int] = 5_000
+
+    def __init__(self, url: str) -> None:
+        """Take the URL apart; see the base class."""
+        super().__init__(url)
+        self._address = link.address_of(url)
+        self.name = self._address.name
+        self._mutex = threading.RLock()
+        self._open = False
+        self._db: link.Session | None = None
+        self._number: int | None = None
+        self._idle: list[Reader] = []
+        self._keys: tuple[str, ...] = ()
+        self._promises: dict[str, str] = {}
+        self._run = 0
+        self._lists = 0
+        self._next_mark = 0
+        self._floor = 0
+        self._swept = 0
+
+    # ------------------------------------------------------------ opening and closing
+
+    def open(self, keys: Sequence[str] | None) -> Head:
+        """Make or check the store and begin a run; see the base class."""
+        wanted = None if keys is None else keys_.check_keys(keys)
+        if self._open:
+            raise StoreLocked(f"{self.name} is open already")
+        try:
+            with translated(self.name):
+                self._db = db = link.Session(self._address, self.TIMEOUT_S)
+                self._number = db.id
+                link.check_server(db, self.name)
+                link.lock(db, self.name, self.LOCK_S)
+                schema.prepare(db, self.name, wanted or DEFAULT_KEYS)
+                self._keys = schema.stored_keys(db, self.name)
+                if wanted is not None:
+                    schema.check_keys(wanted, self._keys, self.name)
+                self._look_at_promises(db)
+                self._open = True
+                with self._transaction():
+                    return self._begin_run(db)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin_run(self, db: link.Session) -> Head:
+        node, last, floor, arrival, self._lists = db.row(
+            "SELECT node, last, floor, arrival, lists FROM head FOR UPDATE"
+        )
+        self._run = random.SystemRandom().randint(1, MAX_INTEGER)
+        db.run(f"INSERT INTO runs (run, began_after) VALUES ({self._run}, {last})")
+        db.run(f"UPDATE head SET run = {self._run}")
+        begun = db.rows("SELECT run, began_after FROM runs ORDER BY n")
+        ends = [began for _, began in begun[1:]] + [last]
+        runs = tuple((run, end) for (run, _), end in zip(begun, ends, strict=True))
+        producers = db.rows("SELECT id, epoch, last, refused, refusals, seen FROM producers")
+        newest, oldest = db.row(
+            "SELECT (SELECT MAX(arrival) FROM marks), (SELECT MIN(id) FROM events)"
+        )
+        self._next_mark = 0 if newest is None else newest + self.MARK_US
+        self._floor, self._swept = floor, (oldest or last + 1) - 1
+        known = {row[0]: Producer(*row) for row in producers}
+        return Head(self._run, runs, node, last, floor, arrival, self._keys, known)
+
+    def _look_at_promises(self, db: link.Session) -> None:
+        self._promises = db.variables(_PROMISES)
+        for why in self._weak():
+            _log.warning("%s: what is confirmed may be lost with the power: %s", self.name, why)
+
+    def _weak(self) -> list[str]:
+        """What the server does not promise."""
+        flush = self._promises.get("innodb_flush_log_at_trx_commit", "1")
+        found = [] if flush == "1" else [f"innodb_flush_log_at_trx_commit is {flush}, not 1"]
+        if self._promises.get("innodb_doublewrite", "ON") == "OFF":
+            found.append("innodb_doublewrite is OFF")
+        return found
+
+    def close(self) -> None:
+        """Close it; see the base class."""
+        self._open = False
+        with self._mutex:
+            self._drop()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().session.close()
+
+    # ------------------------------------------------------------ the session that writes
+
+    def _drop(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise BackendUnavailable(f"{self.name} is not open")
+
+    def _writer(self) -> link.Session:
+        self._check_open()
+        if self._db is None:
+            self._db = self._connect_again()
+        return self._db
+
+    def _connect_again(self) -> link.Session:
+        """Take the lock again, and make sure that nobody wrote meanwhile."""
+        db = link.Session(self._address, self.TIMEOUT_S)
+        try:
+            try:
+                link.lock(db, self.name, self.LOCK_S, predecessor=self._number)
+            except StoreLocked as error:
+                raise BackendConflict(str(error)) from error
+            run = db.row("SELECT run FROM head")[0]
+            if run != self._run:
+                raise BackendConflict(f"{self.name}: another daemon was here while we were not")
+        except BaseException:
+            db.close()
+            raise
+        self._number = db.id
+        return db
+
+    @contextmanager
+    def _transaction(self) -> Iterator[link.Session]:
+        with self._mutex:
+            db = self._writer()
+            try:
+                db.run("START TRANSACTION")
+                yield db
+                db.run("COMMIT")
+            except BaseException as error:
+                self._undo(db, error)
+                raise
+
+    def _undo(self, db: link.Session, error: BaseException) -> None:
+        # Who was interrupted in the midst of an answer cannot go on with the session.
+        if isinstance(error, Exception):
+            try:
+                with translated(self.name):
+                    db.run("ROLLBACK")
+                return
+            except BackendUnavailable as failure:
+                error.add_note(f"nor could it be rolled back: {failure}")
+        self._drop()
+
+    # ------------------------------------------------------------ writing
+
+    def append(self, batch: Batch) -> None:
+        """Store a batch; see the base class."""
+        self._check_open()
+        check_batch(batch, len(self._keys))
+        mark = batch.arrival >= self._next_mark
+        entries = rows.in_lists(batch)
+        for key in {entry[0] for entry in entries}:
+            self._lists |= 1 << key  # readers look there from now on
+        with translated(self.name), self._transaction() as db:
+            self._move_head(db, batch)
+            for statement in rows.inserts(batch):
+                db.run(statement)
+            for statement in rows.list_inserts(entries):
+                db.run(statement)
+            for statement in rows.producer_inserts(batch.producers):
+                db.run(statement)
+            if mark:
+                db.run(f"INSERT IGNORE INTO marks VALUES ({batch.arrival}, {batch.first - 1})")
+        if mark:
+            self._next_mark = batch.arrival + self.MARK_US
+
+    def _move_head(self, db: link.Session, batch: Batch) -> None:
+        last = batch.first + len(batch.ts) - 1
+        moved = db.run(
+            f"UPDATE head SET last = {last}, arrival = GREATEST(arrival, {batch.arrival}),"
+            f" lists = lists | {self._lists} WHERE run = {self._run} AND last = {batch.first - 1}"
+        )
+        if moved != 1:
+            run, found = db.row("SELECT run, last FROM head")
+            raise BackendConflict(
+                f"{self.name}: the batch begins with {batch.first}, but the last id is {found}"
+                + ("" if run == self._run else ", and another daemon has the store")
+            )
+
+    def trim(self, floor: int) -> int:
+        """Forget events; see the base class. Their rows are deleted by `tidy`."""
+        with translated(self.name), self._transaction() as db:
+            run, last, before = db.row("SELECT run, last, floor FROM head FOR UPDATE")
+            if run != self._run:
+                raise BackendConflict(f"{self.name}: another daemon has the store")
+            floor = max(min(floor, last), before)
+            db.run(f"UPDATE head SET floor = {floor}")
+            kept = db.row(f"SELECT MAX(arrival) FROM marks WHERE id <= {floor}")[0]
+            if kept is not None:
+                db.run(f"DELETE FROM marks WHERE arrival < {kept}")
+        self._floor = floor
+        return int(floor - before)
+
+    def tidy(self) -> bool:
+        """Delete a slice of the rows that were trimmed; see the base class."""
+        if self._swept < self._floor:
+            high = min(self._swept + self.SWEEP_ROWS, self._floor)
+            below = f"WHERE id > {self._swept} AND id <= {high}"
+            with translated(self.name), self._transaction() as db:
+                db.run(f"DELETE FROM lists {below}")
+                db.run(f"DELETE FROM events {below}")
+            self._swept = high
+        return self._swept < self._floor
+
+    # ------------------------------------------------------------ reading
+
+    def _read(self, ask: Callable[[Reader], _Answer]) -> _Answer:
+        self._check_open()
+        while True:
+            try:
+                reader, idle = self._idle.pop(), True
+            except IndexError:
+                with translated(self.name):
+                    session = link.Session(self._address, self.TIMEOUT_S)
+                reader, idle = Reader(session, self.LIMITS), False
+            try:
+                with translated(self.name):
+                    answer = ask(reader)
+            except BaseException as error:
+                reader.session.close()
+                # A session that has waited here may have been closed by the server long ago.
+                if idle and isinstance(error, BackendUnavailable) and is_lost(error):
+                    continue
+                raise
+            self._idle.append(reader)
+            if not self._open:  # closed meanwhile
+                self._close_idle()
+            return answer
+
+    def last_id(self) -> int:
+        """The last id; see the base class."""
+        if self._db is None and self._open:
+            # A lost session may still be committing: only who has its lock knows.
+            with self._mutex, translated(self.name):
+                self._writer()
+        return self._read(lambda reader: reader.head().last)
+
+    def items(self, query: Query) -> Page:
+        """Read a page, newest first; see the base class."""
+        return self._read(lambda reader: reader.items(query, self._lists))
+
+    def replay(self, query: Query, after: int) -> Replay:
+        """Read a page, oldest first; see the base class."""
+        return self._read(lambda reader: reader.replay(query, after, self._lists))
+
+    def count(self, query: Query) -> int:
+        """Count the events of a slice; see the base class."""
+        return self._read(lambda reader: reader.count(query, self._lists))
+
+    def arrived(self, since: int) -> int:
+        """The last id before a time; see the base class."""
+        return self._read(lambda reader: reader.arrived(since))
+
+    def stats(self) -> Stats:
+        """Tell the figures; see the base class."""
+        return self._read(self._stats)
+
+    def _stats(self, reader: Reader) -> Stats:
+        last, floor, _ = reader.head()
+        size = reader.session.row(
+            "SELECT SUM(DATA_LENGTH + INDEX_LENGTH) FROM information_schema.TABLES"
+            " WHERE TABLE_SCHEMA = DATABASE() AND TABLE_COMMENT = 'zstream'"
+        )[0]
+        more = {"server": reader.session.server, **self._promises, "durable": not self._weak()}
+        return Stats(last - floor, None if size is None else int(size), more)

@@ -1,0 +1,224 @@
+"""The MySQL store's place: its URL, its sessions and its lock."""
+
+import getpass
+import hashlib
+import re
+import socket
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pymysql
+from pymysql.constants import CLIENT
+
+from zstream.errors import BackendUnavailable, ConfigError, StoreLocked
+
+_SCHEMES: Final = ("mysql", "mariadb")
+_HINT: Final = "write mysql://user:password@host/database, and ?unix_socket=/path for a local one"
+_TLS: Final = ("ssl_ca", "ssl_cert", "ssl_key")
+#: How long to wait for a connection, in seconds.
+_CONNECT_S: Final = 5.0
+#: How long to wait for somebody else's transaction, in seconds.
+_LOCK_WAIT_S: Final = 5
+#: A packet that the server must take: the largest event twice, because its escaped text may be
+#: as long, and a row around it.
+LEAST_PACKET: Final = 4 << 20
+#: The oldest servers, for window functions and JSON_ARRAYAGG.
+_OLDEST: Final = {"MariaDB": (10, 5), "MySQL": (8, 0)}
+
+#: Whoever set the server up may have set any of this otherwise. Bytes go both ways as they are.
+_SETUP: Final = (
+    "SET NAMES binary",
+    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
+    " group_concat_max_len = 1073741824, sql_safe_updates = 0, sql_big_selects = 1,"
+    " sql_select_limit = DEFAULT, wait_timeout = 2147483,"
+    f" lock_wait_timeout = {_LOCK_WAIT_S}, innodb_lock_wait_timeout = {_LOCK_WAIT_S}",
+)
+
+
+class Address(NamedTuple):
+    """Where a store is.
+
+    Attributes:
+        name: The store as it may be shown, without a password.
+        options: What the driver is given.
+    """
+
+    name: str
+    options: dict[str, Any]
+
+
+def address_of(url: str) -> Address:
+    """Take a URL apart: ``mysql://user:password@host:port/database?unix_socket=/path``.
+
+    Raises:
+        ConfigError: It is not of this kind. Nothing of a password is in the message.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"the store's URL has no usable host or port; {_HINT}") from error
+    database = unquote(parts.path.removeprefix("/"))
+    if parts.scheme not in _SCHEMES or not url.startswith(f"{parts.scheme}://"):
+        raise ConfigError(f"a store in MySQL or MariaDB has another URL; {_HINT}")
+    if not database or "/" in database or "\0" in database or parts.fragment:
+        raise ConfigError(f"the store's URL names no database; {_HINT}")
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if unknown := sorted(set(given) - {"unix_socket", *_TLS}):
+        known = ", ".join(("unix_socket", *_TLS))
+        raise ConfigError(f"the store's URL has unknown parameters: {', '.join(unknown)}; {known}")
+    user = unquote(parts.username) if parts.username else getpass.getuser()
+    options: dict[str, Any] = {
+        "user": user,
+        "password": unquote(parts.password or ""),
+        "host": parts.hostname or "localhost",
+        "port": port or 3306,
+        "database": database,
+    }
+    options |= {key: value for key, value in given.items() if value}
+    where = f"{parts.hostname or 'localhost'}{f':{port}' if port else ''}"
+    socket = f"?unix_socket={given['unix_socket']}" if given.get("unix_socket") else ""
+    return Address(f"{parts.scheme}://{user}@{where}{parts.path}{socket}", options)
+
+
+class Session:
+    """One connection, set up; used by one thread at a time.
+
+    Attributes:
+        id: The server's number of it.
+        server: What the server is, such as ``MariaDB 10.11.6``.
+    """
+
+    def __init__(self, address: Address, timeout_s: float | None) -> None:
+        """Connect.
+
+        Args:
+            address: Where to.
+            timeout_s: How long to wait for an answer, in seconds; None for ever.
+        """
+        self._db = pymysql.connect(
+            **address.options,
+            charset="utf8mb4",
+            autocommit=True,
+            client_flag=CLIENT.FOUND_ROWS,
+            read_timeout=timeout_s,
+            write_timeout=timeout_s,
+            defer_connect=True,
+        )
+        try:
+            local = address.options.get("unix_socket")
+            # Over TLS or to a local socket a password may go as it is.
+            self._db._secure = local is not None
+            self._db.connect(_connected(local, address.options))
+            for statement in _SETUP:
+                self.run(statement)
+            version, self.id = self.row("SELECT VERSION(), CONNECTION_ID()")
+        except BaseException:
+            self.close()
+            raise
+        kind = "MariaDB" if b"mariadb" in version.lower() else "MySQL"
+        self.server = f"{kind} {version.decode(errors='replace').partition('-')[0]}"
+
+    def run(self, sql: str | bytes) -> int:
+        """Execute a statement; return how many rows it touched or found."""
+        text = sql.encode("utf-8", "surrogatepass") if isinstance(sql, str) else sql
+        return int(self._db.query(text))
+
+    def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
+        """Execute a query; return its rows. Texts are bytes."""
+        with self._db.cursor() as cursor:
+            cursor.execute(sql.encode("utf-8", "surrogatepass"))
+            found: tuple[tuple[Any, ...], ...] = cursor.fetchall()
+        return found
+
+    def row(self, sql: str) -> tuple[Any, ...]:
+        """Execute a query that gives one row."""
+        return self.rows(sql)[0]
+
+    def close(self) -> None:
+        """Close it, whatever state it is in."""
+        self._db._force_close()
+
+    def variables(self, names: tuple[str, ...]) -> dict[str, str]:
+        """The server's own settings of these names, as far as it has them."""
+        wanted = ",".join(f"'{name}'" for name in names)
+        rows = self.rows(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({wanted})")
+        return {name.decode(): value.decode() for name, value in rows}
+
+
+def _connected(local: str | None, options: dict[str, Any]) -> socket.socket:
+    """A connected socket: the driver's own way leaves one behind where nobody listens."""
+    if local is None:
+        made = socket.create_connection((options["host"], options["port"]), _CONNECT_S)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return made
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(_CONNECT_S)
+        made.connect(local)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def check_server(session: Session, name: str) -> None:
+    """Refuse a server that cannot keep a store.
+
+    Raises:
+        BackendUnavailable: It is too old, or takes too small packets.
+    """
+    kind, _, version = session.server.partition(" ")
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < _OLDEST[kind]:
+        oldest = ".".join(map(str, _OLDEST[kind]))
+        raise BackendUnavailable(f"{name}: this is {session.server}; {kind} {oldest} is needed")
+    packet = session.row("SELECT @@max_allowed_packet")[0]
+    if packet < LEAST_PACKET:
+        raise BackendUnavailable(
+            f"{name}: the server takes packets of {packet} bytes, and an event may need"
+            f" {LEAST_PACKET}: set max_allowed_packet = 16M in its configuration"
+        )
+
+
+def _lock_name(session: Session) -> str:
+    database, folded = session.row("SELECT DATABASE(), @@lower_case_table_names")
+    text = database.lower() if folded else database
+    return f"zstream-{hashlib.sha256(text).hexdigest()[:32]}"
+
+
+def lock(session: Session, name: str, wait_s: int, predecessor: int | None = None) -> None:
+    """Keep other daemons away from the store until the session ends.
+
+    Args:
+        session: Whose lock it will be.
+        name: The store, as it may be shown.
+        wait_s: How long to wait for another one, in seconds.
+        predecessor: A session of this daemon that was lost, and may be alive on the server
+            with the lock and a commit under way: it is ended.
+
+    Raises:
+        StoreLocked: Another one has it.
+    """
+    text = _lock_name(session)
+    if session.row(f"SELECT GET_LOCK('{text}', {0 if predecessor else wait_s})")[0] == 1:
+        return
+    holder = session.row(f"SELECT IS_USED_LOCK('{text}')")[0]
+    if predecessor is not None and holder in (predecessor, None):
+        if holder is not None:
+            kill(session, holder)
+        if session.row(f"SELECT GET_LOCK('{text}', {_LOCK_WAIT_S})")[0] == 1:
+            return
+        raise BackendUnavailable(f"{name}: the server has not ended the lost connection yet")
+    raise StoreLocked(f"{name} is open in another daemon (the server's connection {holder})")
+
+
+def kill(session: Session, other: int) -> None:
+    """End another session of the same user, if it is still there."""
+    try:
+        session.run(f"KILL CONNECTION {other}")
+    except pymysql.err.Error as error:
+        if error.args[0] != pymysql.constants.ER.NO_SUCH_THREAD:
+            raise
