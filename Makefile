@@ -2,7 +2,8 @@
 # make demo    a throwaway daemon, and what it does, in one terminal
 # make test    the tests; make test ARGS="-k settings"
 # make faults  kills daemons and cuts the power; make faults ARGS="--soak 20" for longer
-# make lint, make types, make bench, make clean
+# make bench   all benchmarks, 25 minutes, and docs/benchmarks.md; make bench-quick tries them out
+# make lint, make types, make clean
 #
 # All of it runs in .venv, which is made with the first Python 3.11 or newer that is found, or with
 # PYTHON=/path/to/python3.12, and made anew when setup.cfg changes.
@@ -21,7 +22,7 @@ endif
 BEFORE := $(shell sed -n 's/^executable = //p' $(VENV)/pyvenv.cfg 2>/dev/null)
 CANDIDATES = $(or $(PYTHON),$(BEFORE) python3 python3.14 python3.13 python3.12 python3.11 python)
 
-.PHONY: run demo test faults lint types bench clean
+.PHONY: run demo test faults lint types bench bench-quick clean
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -43,8 +44,11 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev
-	@set -e; for script in $(filter-out bench/common.py,$(wildcard bench/*.py)); do echo "# $$script"; $(BIN)/python $$script --quick; done
+bench: $(VENV)/.bench
+	$(BIN)/python bench/run.py $(ARGS)
+
+bench-quick: $(VENV)/.dev
+	$(BIN)/python bench/run.py --quick $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -72,4 +76,9 @@ $(READY): setup.cfg pyproject.toml
 $(VENV)/.dev: $(READY)
 	@echo "Installing what tests and checks need …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(READY)
+	@echo "Installing the libraries of what zstream is compared with …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@

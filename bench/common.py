@@ -1,4 +1,4 @@
-"""What the benchmarks share: a daemon to measure, events to insert, a line to print.
+"""What the benchmarks share: events, a daemon to measure, a line to print.
 
 Each script asks one question, prints JSON lines, and takes ``--quick`` for a smoke run.
 """
@@ -11,7 +11,8 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,16 +23,30 @@ from zstream.testing import Server, server
 
 KINDS = ("friend", "watch", "create-repo", "delete-repo")
 KEYS = ("kind", "user", "repo")
+USERS = 100_000
 
 
-def arguments(question: str, **options: int) -> argparse.Namespace:
-    """Read the command line: ``--quick``, ``--store`` and the script's own numbers."""
+def arguments(question: str | None, **numbers: int | tuple[int, int]) -> argparse.Namespace:
+    """Read the command line.
+
+    Args:
+        question: What the script asks, for ``--help``.
+        numbers: The script's own options: a default, or that and the one under ``--quick``.
+    """
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--quick", action="store_true", help="a smoke run of a second or two")
     parser.add_argument("--store", choices=("sqlite", "memory"), default="sqlite")
-    for name, default in options.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
-    return parser.parse_args()
+    parser.add_argument("--folder", type=Path, help="where filled stores are found and left")
+    for name, default in numbers.items():
+        usual = default if isinstance(default, int) else default[0]
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=int, help=f"default {usual:,}")
+    options = parser.parse_args()
+    for name, default in numbers.items():
+        if getattr(options, name) is None:
+            both = (default, default) if isinstance(default, int) else default
+            setattr(options, name, both[options.quick])
+    return options
 
 
 def events(count: int, seed: int = 1) -> list[dict[str, Any]]:
@@ -40,7 +55,7 @@ def events(count: int, seed: int = 1) -> list[dict[str, Any]]:
     return [
         {
             "kind": chance.choice(KINDS),
-            "user": chance.randrange(100_000),
+            "user": chance.randrange(USERS),
             "repo": chance.randrange(1_000_000),
             "name": "frist",
             "description": "This is my first repo ever!",
@@ -50,12 +65,28 @@ def events(count: int, seed: int = 1) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def daemon(store: str) -> Iterator[Server]:
-    """A daemon of its own on a new store, in a temporary folder."""
+def daemon(store: str, *options: str) -> Iterator[Server]:
+    """A daemon of its own.
+
+    Args:
+        store: ``sqlite`` or ``memory`` for a new store in a temporary folder, or the URL of one.
+        options: More options of ``zstreamd``.
+    """
     with tempfile.TemporaryDirectory(prefix="zstream-bench-") as folder:
-        url = "memory:" if store == "memory" else f"sqlite:///{Path(folder) / 'bench.db'}"
-        with server(store=url, keys=KEYS) as running:
+        new = {"memory": "memory:", "sqlite": f"sqlite:///{Path(folder) / 'bench.db'}"}
+        url = new.get(store, store)
+        with server(store=url, keys=KEYS, options=options, timeout=120) as running:
             yield running
+
+
+def timed(ask: Callable[[Any], object], questions: Sequence[Any]) -> list[float]:
+    """Ask one after the other; how many seconds each answer took."""
+    took = []
+    for question in questions:
+        began = time.perf_counter()
+        ask(question)
+        took.append(time.perf_counter() - began)
+    return took
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -67,12 +98,17 @@ def quantiles(seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
+def say(text: str) -> None:
+    """Tell a person how far it is, on stderr."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
 def report(bench: str, **figures: Any) -> None:
     """Print one result with what is needed to understand it later."""
     line = {
         "bench": bench,
         **figures,
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "version": __version__,
         "python": platform.python_version(),

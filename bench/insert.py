@@ -1,40 +1,116 @@
-"""How many events a second does one producer get onto the disk, and what does it cost it?"""
+"""How many events a second, one a message, are committed and can be queried?
 
-import statistics
+One producer pushes single events through a raw PUSH, for slice after slice; between the slices
+PostgreSQL stores as many of the same events by COPY, so that the machine's moods hit both.
+"""
+
+import gc
 import time
+from contextlib import ExitStack
 
-from common import arguments, daemon, events, report
+import zmq
+from common import arguments, daemon, events, report, say
+from filling import cpu_seconds
+from postgres_peer import COPY_ROWS, Table, rows_of
+from producer import Producer, Watch, longest_stop, packed, pushing, single_pool
+from servers import Absent, postgres
 
-from zstream import Client
+from zstream.testing import Server
+
+
+def ceiling(count: int, pool: int) -> None:
+    """What a bare PULL takes in that does nothing with it: what the transport can do."""
+    context = zmq.Context()
+    pull = context.socket(zmq.PULL)
+    endpoint = f"tcp://127.0.0.1:{pull.bind_to_random_port('tcp://127.0.0.1')}"
+    with pushing(endpoint, single_pool, pool) as producer:
+        producer.push(count)
+        recv, began = pull.recv, time.perf_counter()
+        for _ in range(count):
+            recv()
+        took = time.perf_counter() - began
+        producer.pushed()
+    context.destroy(0)
+    report(
+        "insert", who="PULL only", events=count, per_s=round(count / took), transport=endpoint,
+        setting="nothing is stored",
+    )  # fmt: skip
+
+
+class Zstream:
+    """A daemon that takes slices."""
+
+    def __init__(self, running: Server, producer: Producer, watch: Watch) -> None:
+        self.running, self.producer, self.watch = running, producer, watch
+        self.took, self.stops, self.rates = 0.0, list[float](), list[int]()
+        self.cpu, self.idle_cpu, self._cpu_after = 0.0, 0.0, 0.0
+
+    def slice(self, count: int) -> None:
+        """Push so many and wait until all are committed."""
+        head, cpu = self.watch.look().head, cpu_seconds(self.running.pid)
+        if self.rates:
+            self.idle_cpu += cpu - self._cpu_after
+        began = time.perf_counter()
+        self.producer.push(count)
+        seen = self.watch.follow(head + count)
+        took = seen[-1].at - began
+        self.producer.pushed()
+        self._cpu_after = cpu_seconds(self.running.pid)
+        self.cpu += self._cpu_after - cpu
+        self.took += took
+        self.rates.append(round(count / took))
+        self.stops.append(longest_stop(seen[1:]))
 
 
 def main() -> None:
-    options = arguments(__doc__, events=300_000)
-    count = 5_000 if options.quick else options.events
-    sample = events(10_000)
-    with daemon(options.store) as running, Client(running.url, on_full="block") as client:
-        client.insert_many(sample[:1_000])
-        client.flush(30)
-        insert, began = client.insert, time.perf_counter()
-        for place in range(count):
-            insert(sample[place % len(sample)])
-        queued = time.perf_counter() - began
-        client.flush(300)
-        stored = time.perf_counter() - began
-        costs = []
-        for event in sample:
-            start = time.perf_counter_ns()
-            insert(event)
-            costs.append(time.perf_counter_ns() - start)
-        client.flush(60)
+    options = arguments(__doc__, events=(5_000_000, 20_000), slices=(5, 2), pool=(1_000_000, 5_000))
+    size = options.events // options.slices
+    ceiling(min(options.events, 1_000_000), options.pool)
+    with ExitStack() as stack:
+        running = stack.enter_context(daemon(options.store))
+        producer = stack.enter_context(pushing(running.endpoints.insert, single_pool, options.pool))
+        watch = stack.enter_context(Watch(running.url))
+        zstream, table, rates, setting = Zstream(running, producer, watch), None, list[int](), ""
+        try:
+            peer = stack.enter_context(postgres())
+            table, setting = Table(peer.address), peer.setting
+            pool = rows_of(events(options.pool), packed(options.pool))
+            gc.freeze()
+        except Absent as absent:
+            report("insert", who="postgres copy", absent=str(absent))
+        for number in range(options.slices):
+            zstream.slice(size)
+            say(f"slice {number + 1}: zstream {zstream.rates[-1]:,}/s")
+            if table is not None:
+                rates.append(round(size / table.copy(pool, size)))
+                say(f"slice {number + 1}: PostgreSQL COPY {rates[-1]:,}/s")
+        tell(zstream, size, table, rates, setting)
+
+
+def tell(zstream: Zstream, size: int, table: Table | None, rates: list[int], setting: str) -> None:
+    """Check that all is there, and report both."""
+    count = size * len(zstream.rates)
+    stored = zstream.watch.look().head
+    if stored != count:
+        raise RuntimeError(f"{count:,} events were pushed, the head is {stored:,}")
+    mean = count / zstream.took
+    figures = {}
+    if table is not None:
+        if table.count() != count:
+            raise RuntimeError(f"PostgreSQL has {table.count():,} of {count:,} rows")
+        copied = len(rates) / sum(1 / rate for rate in rates)
+        report(
+            "insert", who="postgres copy", events=count, per_s=round(copied), slices=rates,
+            batch=COPY_ROWS, setting=setting,
+        )  # fmt: skip
+        figures = {"to_postgres": round(mean / copied, 2)}
+        table.close()
     report(
-        "insert",
-        store=options.store,
-        events=count,
-        stored_per_s=round(count / stored),
-        queued_per_s=round(count / queued),
-        caller_us_median=round(statistics.median(costs) / 1e3, 2),
-    )
+        "insert", who="zstream", events=count, per_s=round(mean), slices=zstream.rates, **figures,
+        longest_stop_s=round(max(zstream.stops), 3), cpu_s=round(zstream.cpu, 1),
+        cpu_between_slices_s=round(zstream.idle_cpu, 1), store=zstream.running.store,
+        transport=zstream.running.endpoints.insert, setting="SQLite, synchronous=FULL",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,0 +1,150 @@
+"""How does a feed, the newest 20 of 1,000 users, compare with PostgreSQL's and UmaDB's?
+
+All hold the same events and are asked the same in turns: zstream and PostgreSQL at ten million
+events, and with UmaDB at one million, which it reaches in half a minute.
+"""
+
+import gc
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import cycle, islice
+from typing import Any
+
+from common import USERS, arguments, events, quantiles, report, say, timed
+from filling import SPAN_US, filled
+from postgres_peer import Table, rows_of
+from producer import packed
+from servers import Absent, Peer, library, postgres, umadb
+
+from zstream import Client
+
+Ask = Callable[[list[int]], object]
+
+LATERAL = """
+SELECT newest.* FROM unnest(%s::text[]) AS wanted(name) CROSS JOIN LATERAL (
+    SELECT id, ts, body FROM e WHERE "user" = wanted.name ORDER BY ts DESC LIMIT 20
+) AS newest ORDER BY ts DESC LIMIT 20"""
+ANY = 'SELECT id, ts, body FROM e WHERE "user" = ANY(%s) ORDER BY ts DESC LIMIT 20'
+
+
+class Contest:
+    """Systems that hold so many events, asked the same questions in turns."""
+
+    def __init__(self, count: int, queries: int) -> None:
+        chance = random.Random(6)
+        self.count = count
+        self.queries = {
+            "one value": [[chance.randrange(USERS)] for _ in range(queries)],
+            "1,000 values": [chance.sample(range(USERS), 1_000) for _ in range(queries)],
+        }
+        self.asks: dict[str, Ask] = {}
+        self.settings: dict[str, str] = {}
+
+    def add(self, who: str, setting: str, ask: Ask) -> None:
+        self.asks[who], self.settings[who] = ask, setting
+
+    def run(self, turn: int = 10) -> None:
+        """Ask them all and report."""
+        for name, asked in self.queries.items():
+            took: dict[str, list[float]] = {
+                who: timed(ask, asked[:3]) for who, ask in self.asks.items()
+            }
+            took = {who: [] for who in took}
+            for first in range(0, len(asked), turn):
+                for who, ask in self.asks.items():
+                    took[who] += timed(ask, asked[first : first + turn])
+            for who, found in took.items():
+                figures = quantiles(found)
+                say(f"{self.count:,} events, {name}, {who}: {figures['p50_ms']} ms")
+                report(
+                    "feed", events=self.count, query=name, who=who, queries=len(found), **figures,
+                    setting=self.settings[who],
+                )  # fmt: skip
+
+
+def add_zstream(contest: Contest, stack: ExitStack, folder: Any) -> None:
+    running, _ = stack.enter_context(filled(folder, contest.count))
+    client = stack.enter_context(Client(running.url, timeout=30))
+    contest.add("zstream", "SQLite, synchronous=FULL", lambda users: client.items(user=users))
+
+
+def add_postgres(contest: Contest, peer: Peer, pool: list[Any]) -> Table:
+    """Fill PostgreSQL as fast as it can be, and add its two queries."""
+    say(f"filling PostgreSQL with {contest.count:,} events …")
+    table = Table(peer.address, indexed=False)
+    table.copy(pool, contest.count, step=SPAN_US // contest.count)
+    table.index()
+    table.run("VACUUM (ANALYZE) e")
+
+    def asking(statement: str) -> Ask:
+        return lambda users: table.run(statement, ([str(user) for user in users],)).fetchall()
+
+    contest.add("PostgreSQL, lateral join", peer.setting, asking(LATERAL))
+    contest.add("PostgreSQL, = ANY", peer.setting, asking(ANY))
+    return table
+
+
+def also_by_time(contest: Contest, table: Table, peer: Peer) -> None:
+    """Give PostgreSQL one more index, of ts alone, and ask it by that one only."""
+    table.run("CREATE INDEX ON e (ts)")
+    table.run("ANALYZE e")
+    more = Contest(contest.count, len(contest.queries["one value"]))
+    asks = {"PostgreSQL, = ANY, with a further index on ts": contest.asks["PostgreSQL, = ANY"]}
+    more.asks, more.settings = asks, dict.fromkeys(asks, peer.setting)
+    more.run()
+
+
+def add_umadb(contest: Contest, stack: ExitStack, sample: list[Any], bodies: list[bytes]) -> None:
+    module, peer = library("umadb"), stack.enter_context(umadb())
+    client = module.Client(peer.address)
+    say(f"filling UmaDB with {contest.count:,} events …")
+    endless = cycle(zip(sample, bodies, strict=True))
+    for _ in range(0, contest.count, 1_000):
+        client.append(
+            [
+                module.Event(
+                    event_type=event["kind"], data=body,
+                    tags=[f"user:{event['user']}", f"repo:{event['repo']}"],
+                )
+                for event, body in islice(endless, 1_000)
+            ]
+        )  # fmt: skip
+
+    def ask(users: list[int]) -> object:
+        query = module.Query(items=[module.QueryItem(tags=[f"user:{user}"]) for user in users])
+        return list(client.read(query=query, backwards=True, limit=20))
+
+    contest.add("UmaDB", peer.setting, ask)
+
+
+def main() -> None:
+    options = arguments(
+        __doc__, events=(10_000_000, 20_000), small=(1_000_000, 20_000), queries=(200, 5)
+    )
+    sample = events(min(options.events, 1_000_000))
+    bodies = packed(len(sample))
+    pool = rows_of(sample, bodies)
+    gc.freeze()
+    for count in sorted({options.small, options.events}):
+        with ExitStack() as stack:
+            contest, table, peer = Contest(count, options.queries), None, None
+            add_zstream(contest, stack, options.folder)
+            try:
+                peer = stack.enter_context(postgres())
+                table = add_postgres(contest, peer, pool)
+            except Absent as absent:
+                report("feed", who="PostgreSQL", absent=str(absent))
+            if count == options.small:
+                try:
+                    add_umadb(contest, stack, sample, bodies)
+                except Absent as absent:
+                    report("feed", who="UmaDB", absent=str(absent))
+            contest.run()
+            if table is not None and peer is not None:
+                also_by_time(contest, table, peer)
+                table.close()
+
+
+if __name__ == "__main__":
+    main()
