@@ -6,7 +6,7 @@ The list knows the rules by itself: nothing below the line "model" calls zstream
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -16,10 +16,18 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from zstream import keys
-from zstream.backends import index_read
+from zstream.backends import (
+    index_read,
+    sqlite_count,
+    sqlite_look,
+    sqlite_plan,
+    sqlite_replay,
+    sqlite_runs,
+)
 from zstream.backends.base import Backend, Batch, Position, Query
 from zstream.backends.memory import MemoryBackend
 from zstream.backends.sqlite import SQLiteBackend
+from zstream.backends.sqlite_keeper import Keeper
 
 KEYS = ("k", "u", "deep.x")
 
@@ -166,7 +174,16 @@ class Counted:
 counts = st.builds(Counted, filters, bounds, bounds)
 trims = st.integers(0, 60)
 steps = st.lists(
-    st.one_of(batches, batches, walks, walks, replays, counts, trims, st.just("reopen")),
+    st.one_of(
+        batches,
+        batches,
+        walks,
+        walks,
+        replays,
+        counts,
+        trims,
+        st.sampled_from(["reopen", "tidy", "settle"]),
+    ),
     min_size=1,
     max_size=15,
 )
@@ -182,8 +199,20 @@ class SmallMemory(MemoryBackend):
 
 class SmallSQLite(SQLiteBackend):
     BUDGET = 5
-    BY_ID_LIMIT = 3
     SWEEP_ROWS = 4
+    SEAL_ROWS = 4
+
+
+#: What makes small data meet every plan, and seals and merges happen all the time.
+SMALL = {
+    index_read: {"MERGED_VALUES": 1},
+    sqlite_plan: {"MERGED": 2},
+    sqlite_look: {"SEEK": 1, "SPARSE": 1},
+    sqlite_replay: {"SEEK": 1, "SPARSE": 1},
+    sqlite_count: {"SPARSE": 1},
+    sqlite_runs: {"FAN": 2, "DENSE": 2},
+    Keeper: {"STEP_ENTRIES": 2, "BUSY_ROWS": 1 << 40, "IDLE_S": 0.002},
+}
 
 
 @contextmanager
@@ -220,6 +249,10 @@ class Checked:
             assert self.backend.count(query) == expected
         elif step == "reopen":
             self.reopen()
+        elif step == "tidy":
+            self.backend.tidy()
+        elif step == "settle":
+            self.settle()
         else:
             floor = min(step, self.model.last)
             assert self.backend.trim(floor) == self.model.trim(floor)
@@ -234,6 +267,11 @@ class Checked:
         for id, (at, event, body) in enumerate(batch, first):
             self.model.events.append(Stored(id, at, event, body))
             self.model.last = id
+
+    def settle(self) -> None:
+        """Let a store that works in the background come to rest."""
+        if isinstance(self.backend, SQLiteBackend):
+            assert self.backend.settle(20.0)
 
     def reopen(self) -> None:
         if issubclass(self.cls, MemoryBackend):
@@ -303,8 +341,11 @@ def test_the_store_answers_as_the_list_does(
     cls: type[Backend], history: list[Any], steps: list[Any]
 ) -> None:
     # In memory only values that occur count as many, so there many is set to more than one.
-    many = 1 if cls is SmallMemory else index_read.MERGED_VALUES
-    with mock.patch.object(index_read, "MERGED_VALUES", many), opened(cls) as checked:
+    small = SMALL.items() if cls in (SmallMemory, SmallSQLite) else ()
+    with ExitStack() as stack:
+        for where, names in small:
+            stack.enter_context(mock.patch.multiple(where, **names))
+        checked = stack.enter_context(opened(cls))
         for step in [*history, *steps]:
             note(repr(step))
             checked.step(step)

@@ -15,8 +15,8 @@ class TestSQLite(BackendConformance):
 
 class SmallSQLite(SQLiteBackend):
     BUDGET = 25
-    BY_ID_LIMIT = 4
     SWEEP_ROWS = 3
+    SEAL_ROWS = 5
 
 
 class TestSmallBudget(TestSQLite):

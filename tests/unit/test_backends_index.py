@@ -27,7 +27,7 @@ def has(value: Value, text: str) -> bool:
 def test_a_key_finds_its_rows_below_any_slot(columns: list[list[Value]], data: Any) -> None:
     key = KeyIndex()
     for column in columns:
-        key.extend(column)
+        key.append(column)
     rows = [value for column in columns for value in column]
     assert key.column(len(rows)) == rows
     end = data.draw(st.integers(0, len(rows)))
@@ -43,7 +43,7 @@ def test_a_key_finds_its_rows_below_any_slot(columns: list[list[Value]], data: A
 
 def test_a_list_just_below_a_place_is_not_passed_over() -> None:
     key = KeyIndex()
-    key.extend(["a", ("b", "a"), *["a"] * 20])
+    key.append(["a", ("b", "a"), *["a"] * 20])
     (number,) = key.wanted(["a"])
     assert list(key.slots(number, 2)) == [1, 0]
 

@@ -161,7 +161,7 @@ def test_other_keys_name_both_and_the_way_out(backend: SQLiteBackend) -> None:
     backend.close()
     with pytest.raises(errors.StoreMismatch) as caught:
         backend.open(["kind", "repo"])
-    for part in ("kind,user", "kind,repo", "export", "import"):
+    for part in ("kind,user", "kind,repo", "zstreamd reindex"):
         assert part in str(caught.value)
 
 
@@ -176,11 +176,10 @@ def test_a_damaged_file(path: Path, backend: SQLiteBackend) -> None:
 
 def test_a_table_that_somebody_dropped(path: Path, backend: SQLiteBackend) -> None:
     with by_hand(path) as db:
-        db.execute("DROP TABLE x")
+        db.execute("DROP VIEW stream")
+        db.execute("DROP TABLE events")
     with pytest.raises(errors.BackendCorrupt, match="no such table"):
         add(backend)
-    with pytest.raises(errors.BackendCorrupt, match="no such table"):
-        backend.count(Query(((0, ("a",)),)))
     assert backend.last_id() == 0
 
 
@@ -403,21 +402,21 @@ def test_trimmed_rows_are_deleted_in_slices(path: Path, backend: SQLiteBackend) 
         add(backend, 100)
         assert backend.trim(90) == 90
         assert backend.count(Query()) == 10
-        left = [60]
+        left = []
         with by_hand(path) as db:
-            for _ in range(3):
-                add(backend)
+            while backend.tidy():
                 left.append(db.execute("SELECT count(*) FROM events").fetchone()[0])
-            assert left == [60, 21, 12, 13]
-            assert db.execute("SELECT count(*) FROM x").fetchone()[0] == 2 * 13
+            assert left[:3] == [60, 20, 10]
             assert db.execute("SELECT min(id) FROM events").fetchone()[0] == 91
         add(backend, 100)
         backend.trim(200)
         backend.close()
         backend.open(None)
+        while backend.tidy():
+            assert backend.count(Query()) == 0
         backend.close()
         with by_hand(path) as db:
-            assert db.execute("SELECT min(id) FROM events").fetchone()[0] == 171
+            assert db.execute("SELECT min(id) FROM events").fetchone()[0] is None
 
 
 def test_the_log_stays_bounded(path: Path, backend: SQLiteBackend) -> None:

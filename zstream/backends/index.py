@@ -6,10 +6,13 @@ million rows cost some 40 MB where a list for each value costs 70 and feeds the 
 
 The writer only ever appends, and a row is there for a reader once the reader's snapshot counts
 it. So every structure is complete up to a row before that row is counted, and what is beyond it
-is passed over.
+is passed over. Columns may wait to be indexed until somebody asks for a value of theirs: rows
+that nobody queries before they are sealed elsewhere then cost next to nothing.
 """
 
+import threading
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -35,10 +38,12 @@ class KeyIndex:
         several: By slot, for rows with a list: the numbers of its values.
     """
 
-    __slots__ = ("_more_older", "_more_slots", "_older", "codes", "newest", "numbers", "several",
-                 "sizes")  # fmt: skip
+    __slots__ = ("_lock", "_more_older", "_more_slots", "_older", "_waiting", "codes", "newest",
+                 "numbers", "several", "sizes")  # fmt: skip
 
     def __init__(self) -> None:
+        self._waiting: deque[Iterable[Value]] = deque()
+        self._lock = threading.Lock()
         self.numbers: dict[str, int] = {}
         self.newest = array("i")
         self.sizes = array("i")
@@ -50,8 +55,22 @@ class KeyIndex:
         self._more_older = array("i")
         self._more_slots = array("i")
 
-    def extend(self, column: Iterable[Value]) -> None:
-        """Append rows."""
+    def append(self, column: Iterable[Value]) -> None:
+        """Append rows, to be indexed before the next look at them; the column is kept till then."""
+        self._waiting.append(column)
+
+    def settle(self, columns: int | None = None) -> bool:
+        """Index what waits, or so many columns of it; tell whether more waits."""
+        # Whoever finds nothing waiting while another thread still indexes the last of it waits
+        # for that thread: the lock is taken before a column is.
+        while (self._waiting or self._lock.locked()) and columns != 0:
+            with self._lock:
+                if self._waiting:
+                    self._extend(self._waiting.popleft())
+            columns = None if columns is None else columns - 1
+        return bool(self._waiting)
+
+    def _extend(self, column: Iterable[Value]) -> None:
         numbers, newest, sizes = self.numbers, self.newest, self.sizes
         find, code, link = numbers.get, self.codes.append, self._older.append
         for slot, value in enumerate(column, len(self.codes)):
@@ -99,7 +118,8 @@ class KeyIndex:
         self.codes.append(_SEVERAL)
 
     def wanted(self, values: Iterable[str]) -> frozenset[int]:
-        """The numbers of those values that occur here."""
+        """The numbers of those values that occur here; the first thing to ask for."""
+        self.settle()
         found = map(self.numbers.get, values)
         return frozenset(number for number in found if number is not None)
 
@@ -145,6 +165,7 @@ class KeyIndex:
 
     def column(self, count: int) -> list[Value]:
         """The values of the first rows, as they were appended."""
+        self.settle()
         names: list[Value] = [*self.numbers, None]  # None is met by _NONE = -1
         several = self.several
         return [
@@ -214,7 +235,12 @@ class Segment:
         self.bodies.extend(bodies)
         self.bytes += sum(map(len, bodies))
         for key, column in zip(self.keys, columns, strict=True):
-            key.extend(column)
+            key.append(column)
+
+    def settle(self, columns: int | None = None) -> bool:
+        """Index what waits, or so many columns a key; tell whether more waits."""
+        left = [key.settle(columns) for key in self.keys]
+        return any(left)
 
     def count(self, head: int) -> int:
         """How many of its rows, from slot 0, a reader with this head may look at."""
@@ -240,11 +266,18 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a reader sees: segments by rising id, and the ids that count."""
+    """What a reader sees: segments by rising id, and the ids that count.
+
+    Attributes:
+        segments: The rows in memory.
+        head, floor: Ids up to the one and above the other count.
+        version: Which sealed rows stand before the segments; as the store numbers it.
+    """
 
     segments: tuple[Segment, ...]
     head: int
     floor: int
+    version: int = 0
 
 
 class Row(NamedTuple):

@@ -87,6 +87,7 @@ class MemoryBackend(Backend):
         try:
             ids = range(batch.first, last + 1)
             segment.extend(ids, batch.ts, batch.columns, batch.bodies)
+            segment.settle()
         except BaseException:
             # Half a batch stands in the segment: close it below that and go on in another.
             self._view = self._next_segment(view)

@@ -1,4 +1,9 @@
-"""A store in one SQLite file: durable, and open to anybody with ``sqlite3``."""
+"""A store in one SQLite file: durable, and open to anybody with ``sqlite3``.
+
+Rows are appended to one table without an index. The newest are indexed in memory; once a run of
+them is full a thread of its own seals it into a second file (`zstream.backends.sqlite_index`),
+which is derived from the rows and can be made anew at any time.
+"""
 
 import os
 import random
@@ -22,6 +27,7 @@ from zstream.backends.base import (
     check_batch,
 )  # fmt: skip
 from zstream.backends.sqlite_errors import translated
+from zstream.backends.sqlite_newest import Newest
 from zstream.backends.sqlite_read import Reader
 from zstream.backends.sqlite_rows import insert, stored
 from zstream.errors import BackendConflict, BackendUnavailable, StoreLocked
@@ -31,10 +37,11 @@ from zstream.limits import MAX_INTEGER
 class SQLiteBackend(Backend):
     """Rows in one table, appended to in bulk; an index beside them; readers of their own."""
 
-    #: Candidates that one page looks at.
+    #: Rows, and bytes of their bodies, after which a run is sealed.
+    SEAL_ROWS: ClassVar[int] = 250_000
+    SEAL_BYTES: ClassVar[int] = 64 << 20
+    #: Rows that one page looks at.
     BUDGET: ClassVar[int] = 20_000
-    #: Index entries that a replay sorts by id for one page.
-    BY_ID_LIMIT: ClassVar[int] = 50_000
     #: How long to wait for another program's transaction, in seconds.
     BUSY_S: ClassVar[float] = 5.0
     #: Marks of arrival are so far apart, in microseconds.
@@ -50,16 +57,16 @@ class SQLiteBackend(Backend):
         self._lock: IO[str] | None = None
         self._db: sqlite3.Connection | None = None
         self._log: sqlite_file.Log | None = None
+        self._newest: Newest | None = None
         self._idle: list[Reader] = []
         self._keys: tuple[str, ...] = ()
         self._next_mark = 0
         self._swept = 0
-        self._floor = 0
 
     # ------------------------------------------------------------ opening and closing
 
     def open(self, keys: Sequence[str] | None) -> Head:
-        """Make or check the store and begin a run; see the base class."""
+        """Make, upgrade or check the store and begin a run; see the base class."""
         wanted = None if keys is None else keys_.check_keys(keys)
         if self._db is not None:
             raise StoreLocked(f"{self.path} is open already")
@@ -79,18 +86,19 @@ class SQLiteBackend(Backend):
         with self._transaction():
             if sqlite_schema.is_empty(db):
                 sqlite_schema.create(db, wanted or DEFAULT_KEYS)
-                for statement in sqlite_index.statements():
-                    db.execute(statement)
             sqlite_schema.check_schema(db, self.path)
+            sqlite_schema.upgrade(db)
             self._keys = sqlite_schema.stored_keys(db, self.path)
             if wanted is not None:
                 sqlite_schema.check_keys(wanted, self._keys, self.path)
+            store = sqlite_schema.stored_identity(db, self.path)
         sqlite_file.prepare_writer(db, self.path)
         self._log = sqlite_file.Log(db, self.path, self.BUSY_S)
         with self._transaction():
             head = self._begin_run(db)
-        self._floor = head.floor
-        self._sweep()
+        rows = sqlite_index.Rows(store, self._keys, head.runs, head.id, head.floor)
+        sizes = self.SEAL_ROWS, self.SEAL_BYTES
+        self._newest = Newest(self.path, db, rows, *sizes, self.BUSY_S)
         return head
 
     def _begin_run(self, db: sqlite3.Connection) -> Head:
@@ -113,8 +121,11 @@ class SQLiteBackend(Backend):
         """Close it; see the base class."""
         db, self._db = self._db, None
         lock, self._lock = self._lock, None
+        newest, self._newest = self._newest, None
         with translated(self.path):
             self._close_idle()
+            if newest is not None:
+                newest.close()
             if db is not None:
                 db.close()
             if lock is not None:
@@ -125,6 +136,11 @@ class SQLiteBackend(Backend):
             self._idle.pop().db.close()
 
     # ------------------------------------------------------------ writing
+
+    def _view(self) -> Newest:
+        if self._newest is None:
+            raise BackendUnavailable(f"{self.path} is not open")
+        return self._newest
 
     def _writer(self) -> sqlite3.Connection:
         if self._db is None:
@@ -147,21 +163,22 @@ class SQLiteBackend(Backend):
 
     def append(self, batch: Batch) -> None:
         """Store a batch; see the base class."""
-        db = self._writer()
+        db, newest = self._writer(), self._view()
         check_batch(batch, len(self._keys))
+        newest.await_room()
         mark = batch.arrival >= self._next_mark
         with translated(self.path):
             with self._transaction():
-                self._append(db, batch, mark)
+                listed = self._append(db, batch, mark)
             if mark:
                 self._next_mark = batch.arrival + self.MARK_US
-            self._sweep()
+            newest.add(batch, listed)
             if self._log is not None:
-                self._log.check()
+                self._log.check(patient=newest.is_read_by_keeper)
 
-    def _append(self, db: sqlite3.Connection, batch: Batch, mark: bool) -> None:
-        count = len(batch.ts)
-        last = batch.first + count - 1
+    def _append(self, db: sqlite3.Connection, batch: Batch, mark: bool) -> list[int]:
+        """Write a batch; return the keys of which it has lists."""
+        last = batch.first + len(batch.ts) - 1
         moved = db.execute(
             "UPDATE head SET last = ?, arrival = max(arrival, ?) WHERE last = ?",
             (last, batch.arrival, batch.first - 1),
@@ -174,10 +191,6 @@ class SQLiteBackend(Backend):
         columns = [stored(column) for column in batch.columns]
         ids = range(batch.first, last + 1)
         insert(db, "INSERT INTO events", [ids, batch.ts, *columns, batch.bodies])
-        lists = any(kept is not given for kept, given in zip(columns, batch.columns, strict=True))
-        if count:
-            rows = {"low": batch.first, "high": last}
-            db.execute(sqlite_index.fill(len(columns), lists), rows)
         if batch.producers:
             moved_to = list(zip(*batch.producers, strict=True))
             insert(db, "INSERT OR REPLACE INTO producers", moved_to)
@@ -185,9 +198,11 @@ class SQLiteBackend(Backend):
             db.execute(
                 "INSERT OR IGNORE INTO marks VALUES (?, ?)", (batch.arrival, batch.first - 1)
             )
+        pairs = zip(columns, batch.columns, strict=True)
+        return [key for key, (kept, given) in enumerate(pairs) if kept is not given]
 
     def trim(self, floor: int) -> int:
-        """Forget events; see the base class. Their rows are deleted with later appends."""
+        """Forget events; see the base class. Their rows are deleted by ``tidy``."""
         db = self._writer()
         with translated(self.path):
             with self._transaction():
@@ -199,21 +214,24 @@ class SQLiteBackend(Backend):
                     " (SELECT max(arrival) FROM marks WHERE id <= ?)",
                     (floor,),
                 )
-            self._floor = floor
-            self._sweep()
+            self._view().trim(floor)
         return int(floor - before)
 
-    def _sweep(self) -> None:
-        """Delete a slice of the rows that were trimmed."""
-        if self._swept >= self._floor:
-            return
-        db = self._writer()
-        high = min(self._swept + self.SWEEP_ROWS, self._floor)
-        rows = {"low": self._swept + 1, "high": high}
-        with self._transaction():
-            db.execute(sqlite_index.clear(len(self._keys)), rows)
-            db.execute("DELETE FROM events WHERE id BETWEEN :low AND :high", rows)
-        self._swept = high
+    def tidy(self) -> bool:
+        """Delete a slice of the rows that were trimmed, or index what waits in memory."""
+        db, newest = self._writer(), self._view()
+        floor = newest.view.floor
+        if self._swept < floor:
+            high = min(self._swept + self.SWEEP_ROWS, floor)
+            with translated(self.path), self._transaction():
+                db.execute("DELETE FROM events WHERE id BETWEEN ? AND ?", (self._swept + 1, high))
+            self._swept = high
+            return True
+        return newest.tidy()
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until the index is as it will be, if nothing more is appended or trimmed."""
+        return self._view().settle(timeout_s)
 
     # ------------------------------------------------------------ reading
 
@@ -224,8 +242,9 @@ class SQLiteBackend(Backend):
             try:
                 reader = self._idle.pop()
             except IndexError:
-                db = sqlite_file.connect_reader(self.path, self.BUSY_S)
-                reader = Reader(db, self.BUDGET, self.BY_ID_LIMIT)
+                index = sqlite_index.path_of(self.path)
+                db = sqlite_file.connect_reader(self.path, index, self.BUSY_S)
+                reader = Reader(db, self.BUDGET)
             try:
                 yield reader
             except BaseException:
@@ -238,22 +257,22 @@ class SQLiteBackend(Backend):
     def last_id(self) -> int:
         """The last id; see the base class."""
         with self._reading() as reader:
-            return reader.head()[0]
+            return reader.last_id()
 
     def items(self, query: Query) -> Page:
         """Read a page, newest first; see the base class."""
         with self._reading() as reader:
-            return reader.items(query)
+            return reader.items(self._view().view, query)
 
     def replay(self, query: Query, after: int) -> Replay:
         """Read a page, oldest first; see the base class."""
         with self._reading() as reader:
-            return reader.replay(query, after)
+            return reader.replay(self._view().view, query, after)
 
     def count(self, query: Query) -> int:
         """Count the events of a slice; see the base class."""
         with self._reading() as reader:
-            return reader.count(query)
+            return reader.count(self._view().view, query)
 
     def arrived(self, since: int) -> int:
         """The last id before a time; see the base class."""
@@ -262,8 +281,16 @@ class SQLiteBackend(Backend):
 
     def stats(self) -> Stats:
         """Tell the figures; see the base class."""
-        with self._reading() as reader:
-            last, floor, _ = reader.head()
-            log = 0 if self._log is None else self._log.size()
-            size = os.stat(self.path).st_size + log
-        return Stats(last - floor, size, {"log_bytes": log})
+        newest = self._view()
+        view, trouble = newest.view, newest.trouble
+        log = 0 if self._log is None else self._log.size()
+        with translated(self.path):
+            rows = os.stat(self.path).st_size
+            index = os.stat(sqlite_index.path_of(self.path)).st_size
+        more = {
+            "log_bytes": log,
+            "index_bytes": index,
+            "rows_in_memory": sum(map(len, view.segments)),
+            "index_trouble": None if trouble is None else str(trouble),
+        }
+        return Stats(view.head - view.floor, rows + index + log, more)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from zstream.backends.sqlite_file import DAMAGED
 from zstream.errors import BackendConflict, BackendCorrupt, BackendError, BackendUnavailable
 
-_CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _UNAVAILABLE: Final = {
     sqlite3.SQLITE_BUSY: "another program is writing to it and holds it locked",
     sqlite3.SQLITE_LOCKED: "another program holds it locked",
@@ -46,7 +46,7 @@ def _translate(error: sqlite3.Error, path: str) -> BackendError:
         return BackendUnavailable(f"{path}: {_UNAVAILABLE[primary]} ({error})")
     if primary == sqlite3.SQLITE_CONSTRAINT:
         return BackendConflict(f"{path}: somebody else wrote to it ({error})")
-    if primary in _CORRUPT:
+    if primary in DAMAGED:
         return BackendCorrupt(f"{path}: it is damaged ({error})")
     # What is left are statements that do not fit the tables: somebody changed the schema.
     return BackendCorrupt(f"{path}: it is not as zstream left it ({error})")

@@ -8,9 +8,12 @@ from urllib.parse import quote, unquote
 
 from zstream.errors import BackendUnavailable, ConfigError, StoreLocked
 
+#: Primary codes of errors that say that a file is damaged.
+DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT))
+
 _PREFIX: Final = "sqlite:///"
 #: Pages of the write-ahead log after which SQLite itself writes them back (16 MiB).
-_CHECKPOINT_PAGES: Final = 4_096
+CHECKPOINT_PAGES: Final = 4_096
 #: Bytes of the log above which the writer waits for readers, so that it can begin anew.
 _LOG_BYTES: Final = 64 << 20
 #: How long it waits for them, in milliseconds.
@@ -75,7 +78,7 @@ def connect(path: str, mode: str, busy_s: float) -> sqlite3.Connection:
         busy_s: How long to wait for another program's transaction, in seconds.
     """
     return sqlite3.connect(
-        f"file:{quote(os.path.abspath(path))}?mode={mode}",
+        uri(path, mode),
         uri=True,
         timeout=busy_s,
         isolation_level=None,
@@ -84,11 +87,18 @@ def connect(path: str, mode: str, busy_s: float) -> sqlite3.Connection:
     )
 
 
-def connect_reader(path: str, busy_s: float) -> sqlite3.Connection:
-    """A connection that reads only, and whose texts are bytes."""
+def uri(path: str, mode: str) -> str:
+    """A file as SQLite takes it in ``connect`` and ``ATTACH``; for the mode see `connect`."""
+    return f"file:{quote(os.path.abspath(path))}?mode={mode}"
+
+
+def connect_reader(path: str, index_path: str, busy_s: float) -> sqlite3.Connection:
+    """A connection to rows and index that only reads, and whose texts are bytes."""
     db = connect(path, "rw", busy_s)
+    db.execute("ATTACH ? AS idx", (uri(index_path, "rw"),))
     db.execute("PRAGMA query_only = 1")
-    db.execute("PRAGMA cache_size = -16384")
+    db.execute("PRAGMA cache_size = -8192")
+    db.execute("PRAGMA idx.cache_size = -16384")
     db.text_factory = bytes
     return db
 
@@ -103,7 +113,7 @@ def prepare_writer(db: sqlite3.Connection, path: str) -> None:
         raise BackendUnavailable(f"{path}: its file system cannot hold a write-ahead log")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA cache_size = -65536")
-    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
 
 
@@ -129,10 +139,15 @@ class Log:
         except FileNotFoundError:  # not written to yet
             return 0
 
-    def check(self) -> None:
-        """Begin the log anew if it is too large; call it after a commit."""
+    def check(self, patient: bool = False) -> None:
+        """Begin the log anew if it is too large; call it after a commit.
+
+        Args:
+            patient: A reader of one's own is known to be in it for a while: wait for it only
+                when the log has become four times as large.
+        """
         size = self.size()
-        if size <= self._limit:
+        if size <= self._limit or (patient and size <= 4 * _LOG_BYTES):
             return
         self._db.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")
         try:

@@ -1,4 +1,4 @@
-"""Rows into SQLite in bulk."""
+"""Rows into SQLite in bulk, and out of it into memory."""
 
 import json
 import sqlite3
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+from zstream.backends.index import Segment
 from zstream.keys import Value
 
 #: Parameters of one statement that every SQLite takes.
@@ -41,3 +42,36 @@ def _values(head: str, width: int, rows: int) -> str:
     # The number of rows is a power of two, so that few statements are ever compiled.
     row = f"({','.join('?' * width)})"
     return f"{head} VALUES {','.join([row] * rows)}"
+
+
+def load(db: sqlite3.Connection, segment: Segment, last: int, several: set[int]) -> int:
+    """Take rows from a segment's first up to an id into it.
+
+    Args:
+        db: Where they stand.
+        segment: It is empty.
+        last: The last id.
+        several: Gets the keys of which a row has a list.
+
+    Returns:
+        The bytes of their bodies.
+    """
+    width = len(segment.keys)
+    columns = ", ".join(f"k{key}" for key in range(width))
+    rows = db.execute(
+        f"SELECT id, ts, length(body), {columns} FROM events WHERE id BETWEEN ? AND ? ORDER BY id",
+        (segment.first, last),
+    ).fetchall()
+    if not rows:
+        return 0
+    ids, ts, sizes, *found = zip(*rows, strict=True)
+    taken: list[Sequence[Value]] = []
+    for key, column in enumerate(found):
+        if bytes in set(map(type, column)):
+            several.add(key)
+            lists = [tuple(json.loads(each)) if type(each) is bytes else each for each in column]
+            taken.append(lists)
+        else:
+            taken.append(column)
+    segment.extend(ids, ts, taken)
+    return sum(sizes)

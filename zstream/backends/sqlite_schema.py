@@ -1,11 +1,13 @@
-"""The tables of the SQLite store, and how a file is known to be one.
+"""The tables of the SQLite store, how a file is known to be one, and how an older one is upgraded.
 
 Rows live in ``events``; ``stream`` is a view of them with readable names. The index is not
-here but in `zstream.backends.sqlite_index`: it can be rebuilt from the rows at any time.
+here but in a second file, see `zstream.backends.sqlite_index`: it can be rebuilt from the rows
+at any time.
 """
 
 import json
 import os
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
@@ -16,8 +18,9 @@ from sqlalchemy.schema import CreateTable
 
 from zstream.errors import BackendCorrupt, StoreMismatch
 
-#: Of the tables and of what stands in them. A newer one is refused.
-SCHEMA: Final = 1
+#: Of the tables and of what stands in them. A newer one is refused, an older one upgraded:
+#: 1 had its index, ``x`` and ``events_ts``, in the same file, and no identity.
+SCHEMA: Final = 2
 #: "zstr", in the header of the file: it is a store of zstream.
 APPLICATION_ID: Final = 0x7A737472
 
@@ -27,10 +30,8 @@ _HEADER_BYTES: Final = 100
 
 def _tables(keys: int) -> list[Table]:
     meta = MetaData()
-    columns = [Column(f"k{position}", Text) for position in range(keys)]
     return [
-        # The body stands last: what lies before it is read without its overflow pages.
-        Table("events", meta, _integer("id", key=True), _integer("ts"), *columns, _blob("body")),
+        events_table(keys, "events", meta),
         Table("meta", meta, _text("name", key=True), _text("value"), sqlite_with_rowid=False),
         Table(
             "head", meta, _integer("node", key=True), _integer("last"), _integer("floor"),
@@ -43,6 +44,13 @@ def _tables(keys: int) -> list[Table]:
         ),
         Table("marks", meta, _integer("arrival", key=True), _integer("id")),
     ]  # fmt: skip
+
+
+def events_table(keys: int, name: str, meta: MetaData) -> Table:
+    """The table of rows, under any name."""
+    columns = [Column(f"k{position}", Text) for position in range(keys)]
+    # The body stands last: what lies before it is read without its overflow pages.
+    return Table(name, meta, _integer("id", key=True), _integer("ts"), *columns, _blob("body"))
 
 
 def _integer(name: str, key: bool = False) -> Column[int]:
@@ -61,14 +69,29 @@ def create(db: sqlite3.Connection, keys: Sequence[str]) -> None:
     """Make the tables and the first rows of a new store, within the caller's transaction."""
     for table in _tables(len(keys)):
         db.execute(str(CreateTable(table).compile(dialect=dialect.dialect())))
-    db.execute(_view(keys))
+    db.execute(view(keys))
     db.execute("INSERT INTO meta VALUES ('keys', ?)", (json.dumps(keys, ensure_ascii=False),))
+    _give_identity(db)
     db.execute("INSERT INTO head VALUES (0, 0, 0, 0)")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
-def _view(keys: Sequence[str]) -> str:
+def _give_identity(db: sqlite3.Connection) -> None:
+    db.execute("INSERT INTO meta VALUES ('store', ?)", (secrets.token_hex(16),))
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring an older schema up to this one, within the caller's transaction."""
+    if _number(db, "PRAGMA user_version") == 1:
+        db.execute("DROP TABLE x")
+        db.execute("DROP INDEX events_ts")
+        _give_identity(db)
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def view(keys: Sequence[str]) -> str:
+    """The statement that makes the view of the rows with readable names."""
     quote = dialect.dialect().identifier_preparer.quote_identifier
     taken = {"id", "date", "body"}
     columns = []
@@ -115,7 +138,7 @@ def is_empty(db: sqlite3.Connection) -> bool:
 
 
 def check_schema(db: sqlite3.Connection, path: str) -> None:
-    """Refuse a schema that this version does not know.
+    """Refuse a schema that this version can neither use nor upgrade.
 
     Raises:
         StoreMismatch: It is newer.
@@ -127,7 +150,7 @@ def check_schema(db: sqlite3.Connection, path: str) -> None:
             f"{path} has schema {version}; this version of zstream reads up to {SCHEMA}:"
             " use a newer zstream"
         )
-    if version != SCHEMA or _number(db, "PRAGMA application_id") != APPLICATION_ID:
+    if version < 1 or _number(db, "PRAGMA application_id") != APPLICATION_ID:
         raise BackendCorrupt(f"{path} is an SQLite database, but not a store of zstream")
 
 
@@ -139,6 +162,14 @@ def stored_keys(db: sqlite3.Connection, path: str) -> tuple[str, ...]:
     return tuple(json.loads(row[0]))
 
 
+def stored_identity(db: sqlite3.Connection, path: str) -> str:
+    """The random name that the store was given when it was made."""
+    row = db.execute("SELECT value FROM meta WHERE name = 'store'").fetchone()
+    if row is None:
+        raise BackendCorrupt(f"{path}: its table meta does not name the store")
+    return str(row[0])
+
+
 def check_keys(wanted: Sequence[str], stored: Sequence[str], path: str) -> None:
     """Refuse other keys than the store's; their order does not matter.
 
@@ -148,7 +179,8 @@ def check_keys(wanted: Sequence[str], stored: Sequence[str], path: str) -> None:
     if sorted(wanted) != sorted(stored):
         raise StoreMismatch(
             f"{path} was made with the keys {','.join(stored)}, not {','.join(wanted)}: name no"
-            " keys and its own are used, or export its events and import them into a new store"
+            " keys and its own are used, or change them: zstreamd reindex --store … --keys"
+            f" {','.join(wanted)}"
         )
 
 

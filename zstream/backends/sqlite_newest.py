@@ -1,0 +1,132 @@
+"""The newest rows of the SQLite store: indexed in memory until a run of them is sealed."""
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from zstream.backends import sqlite_index, sqlite_runs
+from zstream.backends.base import Batch
+from zstream.backends.index import Segment, View
+from zstream.backends.sqlite_keeper import Keeper
+from zstream.backends.sqlite_rows import load
+from zstream.errors import BackendCorrupt, BackendError, BackendUnavailable
+
+
+class Newest:
+    """What readers see beside the sealed runs. The thread that appends calls its methods.
+
+    Args:
+        path: The row file.
+        db: A connection to it.
+        rows: What it says of itself.
+        seal_rows, seal_bytes: Rows, and bytes of their bodies, that make a run.
+        busy_s: How long to wait for another program's transaction, in seconds.
+
+    Attributes:
+        view: The rows in memory, for any thread.
+    """
+
+    #: Runs that may wait to be sealed before appends wait for them.
+    WAITING_RUNS: ClassVar[int] = 3
+
+    def __init__(
+        self, path: str, db: sqlite3.Connection, rows: sqlite_index.Rows,
+        seal_rows: int, seal_bytes: int, busy_s: float,
+    ) -> None:  # fmt: skip
+        self._path, self._busy_s = path, busy_s
+        self._seal_rows, self._seal_bytes = seal_rows, seal_bytes
+        self._keys = keys = len(rows.keys)
+        self._viewing = threading.Lock()
+        index = sqlite_index.open_index(path, rows, busy_s)
+        try:
+            done = sqlite_runs.catch_up(index, rows, keys, seal_rows)
+            version = sqlite_runs.version(index)
+            segment = Segment(done + 1, keys)
+            #: Of the segment that is appended to: the keys that have lists, bytes of its bodies.
+            self._several: set[int] = set()
+            self._bytes = load(db, segment, rows.last, self._several)
+        except BaseException:
+            index.close()
+            raise
+        self.view = View((segment,), rows.last, rows.floor, version)
+        opening = rows.runs[-1][0]
+        self._keeper = Keeper(path, index, opening, keys, self._drop, self._pulse, busy_s)
+        self._keeper.start()
+
+    @property
+    def trouble(self) -> BackendError | None:
+        """Why the index cannot be written just now, or None."""
+        return self._keeper.trouble
+
+    @property
+    def is_read_by_keeper(self) -> bool:
+        """Whether rows are being read to be sealed."""
+        return self._keeper.is_reading_rows
+
+    def await_room(self) -> None:
+        """Wait where too much waits to be sealed: memory is bounded.
+
+        Raises:
+            BackendUnavailable, BackendCorrupt: It came to nothing.
+        """
+        keeper = self._keeper
+        if keeper.backlog() <= self.WAITING_RUNS:
+            return
+        if not keeper.await_room(self.WAITING_RUNS, self._busy_s):
+            why = "its rows are not indexed as fast as they come"
+            raise keeper.trouble or BackendUnavailable(f"{self._path}: {why}")
+
+    def add(self, batch: Batch, listed: Sequence[int]) -> None:
+        """Let readers see a batch that was committed.
+
+        Args:
+            batch: It.
+            listed: The keys of which it has lists.
+        """
+        last = batch.first + len(batch.ts) - 1
+        segment = self.view.segments[-1]
+        segment.extend(range(batch.first, last + 1), batch.ts, batch.columns)
+        self._several.update(listed)
+        self._bytes += sum(map(len, batch.bodies))
+        full = len(segment) >= self._seal_rows or self._bytes >= self._seal_bytes
+        with self._viewing:
+            view = self.view
+            segments = view.segments
+            if full:
+                segment.last = last
+                segments = (*segments, Segment(last + 1, self._keys))
+            self.view = replace(view, segments=segments, head=last)
+        if full:
+            self._keeper.put(segment, frozenset(self._several))
+            self._bytes, self._several = 0, set()
+
+    def trim(self, floor: int) -> None:
+        """Mask the rows up to an id."""
+        with self._viewing:
+            self.view = replace(self.view, floor=floor)
+
+    def tidy(self) -> bool:
+        """Index a batch that waits for it; tell whether more wait."""
+        left = [segment.settle(1) for segment in self.view.segments]
+        return any(left)
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing is left to seal, drop or merge; tell whether it came to that."""
+        return self._keeper.settle(timeout_s)
+
+    def close(self) -> None:
+        """Seal what waits, and close the index."""
+        self._keeper.close()
+        if isinstance(self._keeper.trouble, BackendCorrupt):
+            sqlite_index.remove(self._path)  # the next opening makes it anew
+
+    def _drop(self, segment: Segment, version: int) -> None:
+        """A segment stands in the index now."""
+        with self._viewing:
+            left = tuple(other for other in self.view.segments if other is not segment)
+            self.view = replace(self.view, segments=left, version=version)
+
+    def _pulse(self) -> tuple[int, int]:
+        return self.view.head, self.view.floor
