@@ -17,7 +17,9 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from zstream import __version__, errors
-from zstreamd.cli import _STOP_SIGNALS, Exit, _exit_code, _stop_on_signals, main
+from zstreamd.cli import Exit, main
+from zstreamd.cli.exits import exit_code
+from zstreamd.cli.serve import STOP_SIGNALS, stop_on_signals
 from zstreamd.server import Server
 from zstreamd.settings import Settings, all_settings, flag
 
@@ -47,7 +49,8 @@ def test_help_of_the_group_shows_the_rest() -> None:
     output = CliRunner().invoke(main, ["--help"], prog_name="zstreamd").output
     assert output.startswith("Usage: zstreamd [run] [OPTIONS]\n")
     assert "--version" in output
-    assert re.search(r"^Commands:\n  run ", output, re.MULTILINE)
+    commands = re.findall(r"^  (\w+) ", output.partition("\nCommands:\n")[2], re.MULTILINE)
+    assert commands == ["backup", "check", "reindex", "restore", "run"]
 
 
 def test_version() -> None:
@@ -76,7 +79,7 @@ def test_unknown_words_are_told(args: list[str], said: str) -> None:
     ("args", "incomplete", "found"),
     [
         ([], "--que", {"--query-threads", "--queue-bytes"}),
-        ([], "r", {"run"}),
+        ([], "r", {"reindex", "restore", "run"}),
         (["--store", "memory:"], "--log-", {"--log-format", "--log-level"}),
         (["run"], "--ins", {"--insert", "--insecure"}),
     ],
@@ -95,9 +98,9 @@ def subclasses(kind: type) -> Iterator[type]:
         yield from subclasses(each)
 
 
-def test_every_error_of_settings_and_store_has_an_exit_code() -> None:
+def test_every_error_of_settings_and_store_has_anexit_code() -> None:
     codes = {
-        kind: _exit_code(kind("x"))
+        kind: exit_code(kind("x"))
         for base in (errors.ConfigError, errors.BackendError)
         for kind in (base, *subclasses(base))
     }
@@ -111,7 +114,7 @@ def test_every_error_of_settings_and_store_has_an_exit_code() -> None:
         errors.StoreLocked: Exit.LOCKED,
         errors.StoreMismatch: Exit.MISMATCH,
     }
-    assert _exit_code(RuntimeError("a defect")) is Exit.FORCED
+    assert exit_code(RuntimeError("a defect")) is Exit.FORCED
 
 
 def test_the_docs_and_the_unit_know_the_exit_codes(repo_root: Path) -> None:
@@ -126,13 +129,13 @@ def test_the_docs_and_the_unit_know_the_exit_codes(repo_root: Path) -> None:
 
 
 def test_signals_are_handled_and_given_back() -> None:
-    before = [signal.getsignal(number) for number in _STOP_SIGNALS]
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     calls: list[None] = []
-    with _stop_on_signals(lambda: calls.append(None)):
-        assert [signal.getsignal(number) for number in _STOP_SIGNALS] != before
+    with stop_on_signals(lambda: calls.append(None)):
+        assert [signal.getsignal(number) for number in STOP_SIGNALS] != before
         signal.raise_signal(signal.SIGTERM)
         assert len(calls) == 1
-    assert [signal.getsignal(number) for number in _STOP_SIGNALS] == before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 @pytest.fixture
@@ -177,7 +180,7 @@ def test_a_signal_that_another_thread_gets_ends_the_run_all_the_same() -> None:
                 rescued.append(None)
                 server.stop()
 
-    with closing(server), _stop_on_signals(server.stop, server.stop_fd):
+    with closing(server), stop_on_signals(server.stop, server.stop_fd):
         server.open()
         thread = threading.Thread(target=signal_itself)
         thread.start()
