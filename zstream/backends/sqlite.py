@@ -26,6 +26,7 @@ from zstream.backends.base import (
     Stats,
     check_batch,
 )  # fmt: skip
+from zstream.backends.sqlite_admin import SQLiteAdmin
 from zstream.backends.sqlite_errors import translated
 from zstream.backends.sqlite_newest import Newest
 from zstream.backends.sqlite_read import Reader
@@ -34,7 +35,7 @@ from zstream.errors import BackendConflict, BackendUnavailable, StoreLocked
 from zstream.limits import MAX_INTEGER
 
 
-class SQLiteBackend(Backend):
+class SQLiteBackend(SQLiteAdmin, Backend):
     """Rows in one table, appended to in bulk; an index beside them; readers of their own."""
 
     #: Rows, and bytes of their bodies, after which a run is sealed.
