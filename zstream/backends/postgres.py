@@ -1,0 +1,268 @@
+"""A store in PostgreSQL: durable on a server of its own, and open to anybody with ``psql``."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, TypeVar
+
+from psycopg import errors as pg
+
+from zstream import keys as keys_
+from zstream.backends import postgres_link as link
+from zstream.backends import postgres_parts as parts
+from zstream.backends import postgres_rows as rows_
+from zstream.backends import postgres_schema as schema
+from zstream.backends.base import (
+    Backend,
+    Batch,
+    Head,
+    Page,
+    Query,
+    Replay,
+    Stats,
+    check_batch,
+)  # fmt: skip
+from zstream.backends.index import Segment, View
+from zstream.backends.postgres_errors import translated
+from zstream.backends.postgres_keeper import Keeper, Widths
+from zstream.backends.postgres_read import MissingRows, Reader
+from zstream.backends.postgres_rows import Rows, Snapshot
+from zstream.backends.postgres_write import Writer
+from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, StoreLocked
+
+T = TypeVar("T")
+
+
+class PostgresBackend(Backend):
+    """Rows copied into the newest partition; their index in memory until it is full."""
+
+    #: A partition holds so many rows, or bytes of bodies, or bytes of values, about.
+    SEAL_ROWS: ClassVar[int] = 250_000
+    SEAL_BODY_BYTES: ClassVar[int] = 256 << 20
+    SEAL_TEXT_BYTES: ClassVar[int] = 32 << 20
+    #: Rows of a new store's first partition, whose rows tell how large the next ones are to be.
+    FIRST_ROWS: ClassVar[int] = 25_000
+    #: Rows that one page looks at.
+    BUDGET: ClassVar[int] = 20_000
+    #: How long an append, or what a page reads, waits for another session's locks, in seconds.
+    LOCK_TIMEOUT_S: ClassVar[float] = 5.0
+    #: The same for whatever changes partitions: meanwhile others wait behind it.
+    CHANGE_TIMEOUT_S: ClassVar[float] = 0.2
+    #: And how long until it is tried again.
+    RETRY_S: ClassVar[float] = 1.0
+    #: How long to wait for the lock of a daemon that has just died, in seconds.
+    OPEN_TIMEOUT_S: ClassVar[float] = 1.0
+    #: Trimmed rows that are deleted with one transaction.
+    SWEEP_ROWS: ClassVar[int] = 5_000
+
+    def __init__(self, url: str) -> None:
+        """Take the URL apart; see the base class."""
+        super().__init__(url)
+        self._address = link.address_of(url)
+        self.name = self._address.name
+        self._columns = ""
+        self._keys: tuple[str, ...] = ()
+        self._writer: Writer | None = None
+        self._pool: link.Pool | None = None
+        self._keeper: Keeper | None = None
+        self._rows = Rows(Snapshot(View((Segment(1, 0),), 0, 0), (), ()), 0)
+        self._writing = threading.Lock()
+        self._unsure = False
+        self._swept = 0
+        self._tidy_at = 0.0
+
+    # ------------------------------------------------------------ opening and closing
+
+    def open(self, keys: Sequence[str] | None) -> Head:
+        """Make or check the store and begin a run; see the base class."""
+        wanted = None if keys is None else keys_.check_keys(keys)
+        if self._writer is not None:
+            raise StoreLocked(f"{self.name} is open already")
+        try:
+            with translated(self.name):
+                return self._open(wanted)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, wanted: tuple[str, ...] | None) -> Head:
+        self._writer = writer = Writer(self._address, self.LOCK_TIMEOUT_S)
+        give_up_at = time.monotonic() + self.OPEN_TIMEOUT_S
+        while not writer.lock():
+            if time.monotonic() >= give_up_at:
+                raise StoreLocked(f"{self.name} is open in another daemon")
+            time.sleep(0.02)
+        self._keys = writer.create(wanted)
+        self._columns = schema.names(len(self._keys))
+        head = writer.begin_run(self._keys)
+        count = len(self._keys)
+        widths = Widths(self.SEAL_ROWS, self.SEAL_BODY_BYTES, self.SEAL_TEXT_BYTES, self.FIRST_ROWS)
+        self._rows = rows_.opened(writer.db, count, head)
+        now = self._rows.snapshot
+        if now.parts:
+            widths.start_from(now.parts[-1].last - now.parts[-1].first + 1)
+        self._swept = 0
+        self._unsure = False
+        self._pool = link.Pool(self._address, self.LOCK_TIMEOUT_S)
+        self._widths = widths
+        self._keeper = Keeper(
+            self._address, self._rows, count, widths,
+            lock_timeout_s=self.CHANGE_TIMEOUT_S, retry_s=self.RETRY_S,
+        )  # fmt: skip
+        self._keeper.start()
+        return head
+
+    def close(self) -> None:
+        """Close it; see the base class."""
+        writer, self._writer = self._writer, None
+        pool, self._pool = self._pool, None
+        keeper, self._keeper = self._keeper, None
+        with translated(self.name):
+            if keeper is not None:
+                keeper.stop()
+            if pool is not None:
+                pool.close()
+            if writer is not None:
+                writer.close()
+
+    # ------------------------------------------------------------ writing
+
+    @contextmanager
+    def _as_writer(self) -> Iterator[tuple[Writer, Keeper]]:
+        """Write; first of all find out what became of a batch whose outcome is unknown."""
+        with self._writing, translated(self.name):
+            writer, keeper = self._writer, self._keeper
+            if writer is None or keeper is None:
+                raise BackendUnavailable(f"{self.name} is not open")
+            if self._unsure or writer.lost:
+                head = self._rows.snapshot.view.head
+                last = writer.again(head) if writer.lost else writer.last()
+                rows_.load(writer.db, self._rows, len(self._keys), last)
+                self._unsure = False
+            yield writer, keeper
+
+    def append(self, batch: Batch) -> None:
+        """Store a batch; see the base class."""
+        check_batch(batch, len(self._keys) if self._writer else len(batch.columns))
+        with self._as_writer() as (writer, keeper):
+            count = len(batch.ts)
+            head = self._rows.snapshot.view.head
+            if batch.first != head + 1:
+                raise BackendConflict(
+                    f"{self.name}: the batch begins with {batch.first}, but the last id is {head}"
+                )
+            if self._rows.snapshot.room < head + count:
+                keeper.reserve(writer.db, head + count)
+            pieces = rows_.pieces(self._rows.snapshot, count)
+            self._unsure = True
+            sent = writer.append(batch, pieces, self._columns)
+            self._rows.append(batch.ts, batch.columns)
+            self._unsure = False
+            bodies = sum(map(len, batch.bodies))
+            self._widths.note(count, bodies, sent - bodies)
+            if keeper.lacks_room():
+                keeper.wake()
+
+    def last_id(self) -> int:
+        """The last id; see the base class."""
+        if self._writer is None:
+            raise BackendUnavailable(f"{self.name} is not open")
+        if self._unsure:
+            with self._as_writer():
+                pass
+        return self._rows.snapshot.view.head
+
+    def trim(self, floor: int) -> int:
+        """Forget events; see the base class. What they occupied is freed by ``tidy``."""
+        with self._as_writer() as (writer, _):
+            before, floor = writer.trim(floor)
+            if floor > before:
+                self._rows.trim(floor)
+        return floor - before
+
+    def tidy(self) -> bool:
+        """Drop a partition that was trimmed, or delete some rows; see the base class."""
+        floor = self._rows.snapshot.view.floor
+        if self._swept >= floor or time.monotonic() < self._tidy_at:
+            return False
+        with self._as_writer() as (writer, _):
+            try:
+                return self._tidy(writer.db, floor)
+            except pg.LockNotAvailable:
+                # Somebody reads, or the partition is being sealed.
+                self._tidy_at = time.monotonic() + self.RETRY_S
+                return False
+
+    def _tidy(self, db: link.Connection, floor: int) -> bool:
+        now = self._rows.snapshot
+        wait_ms = round(self.CHANGE_TIMEOUT_S * 1000)
+        for part in now.all_parts():
+            if part.last <= floor:
+                parts.drop(db, part, wait_ms)
+                self._rows.drop(part)
+                return True
+            if part.first <= floor:
+                start = max(self._swept, part.first - 1)
+                upto = min(start + self.SWEEP_ROWS, floor)
+                parts.sweep(db, part.first, now.several(part), upto, wait_ms)
+                self._swept = upto
+                return upto < floor
+        self._swept = floor
+        return False
+
+    # ------------------------------------------------------------ reading
+
+    def _read(self, read: Callable[[Reader], T]) -> T:
+        pool = self._pool
+        if pool is None:
+            raise BackendUnavailable(f"{self.name} is not open")
+        tries = 0
+        while True:
+            snapshot = self._rows.snapshot
+            try:
+                with translated(self.name), pool.connection() as db:
+                    return read(Reader(db, snapshot, self.BUDGET))
+            except (MissingRows, BackendCorrupt) as error:
+                # Rows may have been trimmed and dropped since the snapshot was taken.
+                if self._rows.snapshot.all_parts() == snapshot.all_parts() and (
+                    self._rows.snapshot.view.floor == snapshot.view.floor
+                ):
+                    raise BackendCorrupt(f"{self.name}: {error}") from error
+            except BackendUnavailable:
+                # The server may have closed connections that nobody used.
+                tries += 1
+                pool.forget()
+                if tries > 1:
+                    raise
+
+    def items(self, query: Query) -> Page:
+        """Read a page, newest first; see the base class."""
+        return self._read(lambda reader: reader.items(query))
+
+    def replay(self, query: Query, after: int) -> Replay:
+        """Read a page, oldest first; see the base class."""
+        return self._read(lambda reader: reader.replay(query, after))
+
+    def count(self, query: Query) -> int:
+        """Count the events of a slice; see the base class."""
+        return self._read(lambda reader: reader.count(query))
+
+    def arrived(self, since: int) -> int:
+        """The last id before a time; see the base class."""
+        return self._read(lambda reader: reader.arrived(since))
+
+    def stats(self) -> Stats:
+        """Tell the figures; see the base class."""
+        now, keeper, writer = self._rows.snapshot, self._keeper, self._writer
+        view = now.view
+        size = self._read(lambda reader: reader.size_bytes(self._address.schema))
+        more: dict[str, object] = {
+            "sealed_partitions": len(now.sealed),
+            "rows_in_memory": sum(map(len, view.segments)),
+        }
+        if keeper is not None and keeper.failure is not None:
+            more["waiting"] = keeper.failure
+        if writer is not None:
+            more |= writer.settings
+        return Stats(view.head - view.floor, size, more)

@@ -1,0 +1,176 @@
+"""The PostgreSQL store's place: its URL, its connections and its lock."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+import psycopg
+from psycopg import conninfo, sql
+
+from zstream.errors import BackendUnavailable, ConfigError, StoreMismatch
+
+#: A connection whose rows are tuples.
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_SCHEMES: Final = ("postgresql", "postgres")
+_DEFAULT_SCHEMA: Final = "zstream"
+#: What PostgreSQL cuts longer names to, in bytes.
+NAME_BYTES: Final = 63
+#: The oldest server whose partitions can be attached while others read and write.
+_OLDEST: Final = 12_00_00
+_HINT: Final = "write postgresql://user@host/database, and ?schema=name if not 'zstream'"
+
+
+class Address(NamedTuple):
+    """Where a store is.
+
+    Attributes:
+        conninfo: What libpq is given.
+        schema: The schema whose tables the store is.
+        name: The store as it may be shown, without a password.
+    """
+
+    conninfo: str
+    schema: str
+    name: str
+
+
+def address_of(url: str) -> Address:
+    """Take a URL apart: ``schema`` is zstream's own parameter, all others are libpq's.
+
+    Raises:
+        ConfigError: libpq does not take it, or the schema cannot be one. Nothing of a password
+            is in the message.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES or not url.startswith(f"{parts.scheme}://"):
+        raise ConfigError(f"a store in PostgreSQL has another URL; {_HINT}")
+    given = [each for each in parts.query.split("&") if each]
+    schemas = [unquote(each[7:]) for each in given if each.startswith("schema=")]
+    rest = "&".join(each for each in given if not each.startswith("schema="))
+    schema = schemas[-1] if schemas else _DEFAULT_SCHEMA
+    if not 0 < len(schema.encode()) <= NAME_BYTES or "\0" in schema or schema.startswith("pg_"):
+        raise ConfigError(f"{schema!r} cannot be the schema of a store; {_HINT}")
+    plain = parts._replace(query=rest, fragment="").geturl()
+    try:
+        known = conninfo.conninfo_to_dict(plain)
+    except psycopg.ProgrammingError as error:
+        # libpq quotes what it does not understand, which may be a part of the password.
+        secret = "@" in parts.netloc or "password" in parts.query
+        why = "" if secret else f": {' '.join(str(error).split())}"
+        raise ConfigError(f"libpq does not take the store's URL{why}; {_HINT}") from None
+    info = conninfo.make_conninfo(
+        "", **{"connect_timeout": 10, "application_name": "zstreamd", **known}
+    )
+    return Address(info, schema, _shown(known, schema))
+
+
+def _shown(known: dict[str, Any], schema: str) -> str:
+    user = f"{quote(str(known['user']))}@" if "user" in known else ""
+    host, port = str(known.get("host", "")), known.get("port")
+    parameters = [f"host={quote(host)}"] if host.startswith("/") else []
+    if schema != _DEFAULT_SCHEMA:
+        parameters.append(f"schema={quote(schema)}")
+    at = "" if parameters and host.startswith("/") else host
+    port = f":{port}" if port else ""
+    asked = f"?{'&'.join(parameters)}" if parameters else ""
+    return f"postgresql://{user}{at}{port}/{quote(str(known.get('dbname', '')))}{asked}"
+
+
+def connect(address: Address, lock_timeout_s: float) -> Connection:
+    """Connect, with the store's schema as the one that names are looked up in.
+
+    Args:
+        address: The place.
+        lock_timeout_s: How long a statement waits for somebody else's transaction, in seconds.
+    """
+    db = psycopg.connect(
+        address.conninfo, autocommit=True, prepare_threshold=None, client_encoding="utf8"
+    )
+    try:
+        if db.info.server_version < _OLDEST:
+            raise StoreMismatch(f"{address.name}: zstream needs PostgreSQL 12 or newer")
+        wait = max(round(lock_timeout_s * 1000), 1)
+        # A role or a database may have settings of its own for all of these.
+        db.execute(
+            sql.SQL(
+                f"SET search_path = {{}}; SET lock_timeout = {wait}; SET statement_timeout = 0;"
+                " SET idle_in_transaction_session_timeout = 0; SET default_transaction_isolation ="
+                " 'read committed'; SET client_min_messages = warning; SET jit = off;"
+                " SET bytea_output = 'hex'"
+            ).format(sql.Identifier(address.schema))
+        )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_reader(address: Address, lock_timeout_s: float) -> Connection:
+    """A connection that reads only, by the plans that the statements were written for."""
+    db = connect(address, lock_timeout_s)
+    db.execute(
+        "SET default_transaction_read_only = on; SET enable_seqscan = off;"
+        " SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0"
+    )
+    return db
+
+
+def lock(db: Connection, address: Address) -> bool:
+    """Keep other daemons away for as long as this connection lives; return whether it is ours."""
+    # The number is looked up within the database, so that a schema of a name has one lock.
+    digest = hashlib.sha256(f"zstream:{address.schema}".encode()).digest()
+    number = int.from_bytes(digest[:8], "big", signed=True)
+    row = db.execute(f"SELECT pg_try_advisory_lock({number})").fetchone()
+    return row is not None and bool(row[0])
+
+
+def broken(db: Connection) -> bool:
+    """Whether a connection is of no more use."""
+    return db.closed or db.pgconn.status != psycopg.pq.ConnStatus.OK
+
+
+class Pool:
+    """Connections that read: as many as there are readers at once, kept for the next ones."""
+
+    def __init__(self, address: Address, lock_timeout_s: float) -> None:
+        """Remember the place; nothing is connected yet."""
+        self._address = address
+        self._lock_timeout_s = lock_timeout_s
+        self._idle: list[Connection] = []
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Lend one. One that an error came out of is not lent again."""
+        if self._closed:
+            raise BackendUnavailable(f"{self._address.name} is not open")
+        try:
+            db = self._idle.pop()
+        except IndexError:
+            db = connect_reader(self._address, self._lock_timeout_s)
+        try:
+            yield db
+        except BaseException:
+            db.close()
+            raise
+        with self._lock:
+            if not self._closed:
+                self._idle.append(db)
+                return
+        db.close()
+
+    def forget(self) -> None:
+        """Close those that nobody uses: the server may have closed them."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def close(self) -> None:
+        """Lend no more."""
+        with self._lock:
+            self._closed = True
+        self.forget()

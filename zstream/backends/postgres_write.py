@@ -1,0 +1,216 @@
+"""The writing connection of the PostgreSQL store: one transaction a batch, one writer only.
+
+The connection holds an advisory lock for as long as it lives. When it is lost, another one takes
+the lock again and looks whether the store is still as this writer left it; and no batch is stored
+but upon the last id that this writer knows of.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+from zstream.backends import postgres_link as link
+from zstream.backends import postgres_schema as schema
+from zstream.backends.base import DEFAULT_KEYS, Batch, Head, Producer
+from zstream.backends.postgres_copy import packed
+from zstream.backends.postgres_parts import Part
+from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable
+from zstream.limits import MAX_INTEGER
+
+#: Marks of arrival are so far apart, in microseconds.
+_MARK_US: Final = 1_000_000
+
+
+class Writer:
+    """The one who writes. All calls come from one thread at a time.
+
+    Attributes:
+        lost: Whether the connection is of no more use; what it did last may be committed or not.
+        settings: What the server says of its durability, as far as that is not as it should be.
+    """
+
+    def __init__(self, address: link.Address, lock_timeout_s: float) -> None:
+        """Connect; nothing is locked yet."""
+        self._address = address
+        self._lock_timeout_s = lock_timeout_s
+        self._next_mark = 0
+        self._run = 0
+        self._connect()
+
+    def _connect(self) -> None:
+        self.db = link.connect(self._address, self._lock_timeout_s)
+        found: dict[str, str] = dict(self.db.execute(
+            "SELECT name, setting FROM pg_settings"
+            " WHERE name IN ('synchronous_commit', 'fsync', 'full_page_writes')"
+        ).fetchall())  # fmt: skip
+        if found["synchronous_commit"] == "off":
+            self.db.execute("SET synchronous_commit = on")
+            found["synchronous_commit"] = "on"
+        self.settings = {name: "off" for name, setting in found.items() if setting == "off"}
+
+    @property
+    def lost(self) -> bool:
+        """See the class."""
+        return link.broken(self.db)
+
+    def lock(self) -> bool:
+        """Keep other daemons away; return whether that went well."""
+        return link.lock(self.db, self._address)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self.db.close()
+
+    # ------------------------------------------------------------ opening
+
+    def create(self, keys: Sequence[str] | None) -> tuple[str, ...]:
+        """Make the tables if there are none; return the store's keys."""
+        db, address = self.db, self._address
+        schema.check_server(db, address)
+        with db.transaction():
+            if schema.is_new(db, address):
+                schema.create(db, address, keys or DEFAULT_KEYS)
+            stored = schema.check_schema(db, address)
+        if keys is not None:
+            schema.check_keys(keys, stored, address.name)
+        return stored
+
+    def begin_run(self, keys: tuple[str, ...]) -> Head:
+        """Note a new run."""
+        db = self.db
+        self._run = random.SystemRandom().randint(1, MAX_INTEGER)
+        with db.transaction():
+            node, last, floor, arrival = _row(db, "SELECT node, last, floor, arrival FROM head")
+            db.execute("INSERT INTO runs (run, began_after) VALUES (%s, %s)", (self._run, last))
+            rows = db.execute("SELECT run, began_after FROM runs ORDER BY n").fetchall()
+            producers = db.execute(
+                "SELECT id, epoch, last, refused, refusals, seen FROM producers"
+            ).fetchall()
+            newest = _row(db, "SELECT max(arrival) FROM marks")[0]
+        ends = [began for _, began in rows[1:]] + [last]
+        runs = tuple((run, end) for (run, _), end in zip(rows, ends, strict=True))
+        self._next_mark = 0 if newest is None else newest + _MARK_US
+        known = {row[0]: Producer(*row) for row in producers}
+        return Head(self._run, runs, node, last, floor, arrival, keys, known)
+
+    def again(self, head: int) -> int:
+        """Connect anew after the connection was lost.
+
+        Args:
+            head: The last id that is known to be stored.
+
+        Returns:
+            The last id that is stored; above the head if a batch was whose outcome was unknown.
+
+        Raises:
+            BackendConflict: Another daemon has opened the store meanwhile.
+            BackendUnavailable: The lock cannot be had yet.
+        """
+        name = self._address.name
+        self.db.close()
+        self._connect()
+        run, last = _row(
+            self.db, "SELECT (SELECT run FROM runs ORDER BY n DESC LIMIT 1), last FROM head"
+        )
+        if run != self._run or last < head:
+            self.db.close()
+            raise BackendConflict(f"{name}: another daemon has opened it meanwhile")
+        if not self.lock():
+            self.db.close()  # the next try connects anew
+            raise BackendUnavailable(f"{name}: the connection that was lost still holds its lock")
+        return self.last()
+
+    def last(self) -> int:
+        """The last id that is stored."""
+        return int(_row(self.db, "SELECT last FROM head")[0])
+
+    # ------------------------------------------------------------ writing
+
+    def append(self, batch: Batch, pieces: Sequence[tuple[Part, int]], columns: str) -> int:
+        """Store a batch; return about how many bytes its rows have.
+
+        Args:
+            batch: It.
+            pieces: How many of its rows go into which partition.
+            columns: Those of ``events``.
+        """
+        buffers, done = [], 0
+        for part, count in pieces:
+            end = done + count
+            cut = [column[done:end] for column in batch.columns]
+            rows = packed(batch.first + done, batch.ts[done:end], cut, batch.bodies[done:end])
+            into = f"COPY events_{part.first} ({columns}) FROM STDIN (FORMAT binary)"
+            buffers.append((into, rows))
+            done = end
+        mark = batch.arrival >= self._next_mark
+        end_of = _producers(batch.producers) + "COMMIT"
+        cursor = self.db.cursor()
+        try:
+            cursor.execute(_beginning(batch, mark))
+            cursor.nextset()
+            if cursor.rowcount != 1:
+                found = self.last()
+                raise BackendConflict(
+                    f"{self._address.name}: the batch begins with {batch.first}, but the last id"
+                    f" is {found}"
+                )
+            for into, rows in buffers:
+                with cursor.copy(into) as copy:
+                    copy.write(rows)
+            cursor.execute(end_of)
+        except BaseException:
+            self._undo()
+            raise
+        if mark:
+            self._next_mark = batch.arrival + _MARK_US
+        return sum(len(rows) for _, rows in buffers)
+
+    def _undo(self) -> None:
+        if not self.lost:
+            self.db.execute("ROLLBACK")
+
+    def trim(self, floor: int) -> tuple[int, int]:
+        """Note a floor; return the one before it and the one that holds now."""
+        with self.db.transaction():
+            last, before = _row(self.db, "SELECT last, floor FROM head FOR UPDATE")
+            floor = max(min(floor, last), before)
+            self.db.execute("UPDATE head SET floor = %s", (floor,))
+            self.db.execute(
+                "DELETE FROM marks WHERE arrival < (SELECT max(arrival) FROM marks WHERE id <= %s)",
+                (floor,),
+            )
+        return before, floor
+
+
+def _beginning(batch: Batch, mark: bool) -> str:
+    # As text, for it is only numbers, and several statements in one go have no parameters.
+    before, last = int(batch.first) - 1, int(batch.first) - 1 + len(batch.ts)
+    arrival = int(batch.arrival)
+    marked = f"; INSERT INTO marks VALUES ({arrival}, {before}) ON CONFLICT DO NOTHING"
+    return (
+        f"BEGIN; UPDATE head SET last = {last}, arrival = greatest(arrival, {arrival})"
+        f" WHERE last = {before}{marked if mark else ''}"
+    )
+
+
+def _producers(producers: Sequence[Producer]) -> str:
+    if not producers:
+        return ""
+    newest = {each.id: each for each in producers}  # a row may not be moved twice at once
+    rows = ", ".join(
+        f"('\\x{each.id.hex()}', {int(each.epoch)}, {int(each.last)}, {int(each.refused)},"
+        f" '\\x{each.refusals.hex()}', {int(each.seen)})"
+        for each in newest.values()
+    )
+    return (
+        f"INSERT INTO producers VALUES {rows} ON CONFLICT (id) DO UPDATE SET"
+        " epoch = excluded.epoch, last = excluded.last, refused = excluded.refused,"
+        " refusals = excluded.refusals, seen = excluded.seen; "
+    )
+
+
+def _row(db: link.Connection, statement: str) -> tuple[Any, ...]:
+    row = db.execute(statement).fetchone()
+    if row is None:
+        raise BackendCorrupt(f"there is no row where one must be ({statement})")
+    return row
