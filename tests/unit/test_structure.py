@@ -27,12 +27,13 @@ ALLOWED = {
     "click": {"zstream.cli", "zstreamd.cli"},
     "sqlalchemy": {"zstream.backends.sqlite*", "zstream.backends.sql"},
     "psycopg": {"zstream.backends.postgres*"},
+    "pymysql": {"zstream.backends.mysql*"},
     "pytest": {"zstream.testing"},
     "signal": {"zstreamd.cli", "zstream.cli", "zstream.testing"},
 }  # fmt: skip
 THIRD_PARTY = set(ALLOWED) - {"signal"}
 #: What an extra brings.
-EXTRA = {"pytest", "psycopg"}
+EXTRA = {"pytest", "psycopg", "pymysql"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
