@@ -129,6 +129,8 @@ class MySQLBackend(Backend):
         """Close it; see the base class."""
         self._open = False
         with self._mutex:
+            if self._db is not None:
+                link.unlock(self._db)
             self._drop()
         self._close_idle()
 
