@@ -40,7 +40,7 @@ def _step(db: sqlite3.Connection) -> Iterator[None]:
     """A transaction after which readers look at the list of runs again."""
     if db.in_transaction:  # a roll-back failed before
         db.execute("ROLLBACK")
-    db.execute("BEGIN IMMEDIATE")
+    db.execute("BEGIN")  # IMMEDIATE would lock the attached rows as well
     try:
         yield
         db.execute("UPDATE state SET version = version + 1")
