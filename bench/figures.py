@@ -201,6 +201,9 @@ def memory(results: Results) -> Figure:
             f"{line['body_bytes']:,} B: {most} MB at {line['events'] / 1e6:.1f} M events "
             f"(highest ever {line['highest_mb']} MB)"
         )
+    asked = results.one("items", memory="afterwards", order="in order")["resident_mb"]
+    parts.append(f"after a restart and the queries of `items.py` {asked} MB")
+    met = met and asked <= 400
     return Figure("; ".join(parts), met, command)
 
 

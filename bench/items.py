@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from common import USERS, arguments, quantiles, report, say, timed
-from filling import BOT, LATE_SHARE, filled
+from filling import BOT, LATE_SHARE, filled, memory
 from producer import Ask
 
 from zstream import Client
@@ -76,22 +76,24 @@ def main() -> None:
     if not options.late:
         del stores[f"{LATE_SHARE:.0%} late"]
     with ExitStack() as stack:
-        clients, urls = [], {}
+        clients, daemons = [], {}
         for name, late in stores.items():
             running, _ = stack.enter_context(filled(options.folder, options.events, late=late))
             clients.append(stack.enter_context(Client(running.url, timeout=30)))
-            urls[name] = running.url
+            daemons[name] = running
         for name, filters in questions(options.queries).items():
             took = in_turns(clients, filters)
             for store, found in zip(stores, took, strict=True):
                 figures = quantiles(found)
                 say(f"{name}, {store}: {figures['p50_ms']} ms")
                 report("items", events=options.events, order=store, query=name, **figures)
-        for store, url in urls.items():
+        for store, running in daemons.items():
             report(
                 "items", events=options.events, order=store, query="empty intersection",
-                **empty_intersection(url),
+                **empty_intersection(running.url),
             )  # fmt: skip
+            weight = memory(running.pid)
+            report("items", events=options.events, order=store, memory="afterwards", **weight)
 
 
 if __name__ == "__main__":

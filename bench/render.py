@@ -19,6 +19,8 @@ NOT_MEASURED = "not measured in the last run"
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table in Markdown."""
+    if not rows:
+        return f"{NOT_MEASURED}\n"
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
 
@@ -42,7 +44,7 @@ def asked(results: Results) -> str:
             continue
         verdict = "met" if figure.met else "**not met**"
         rows.append([what, wanted, figure.measured, verdict, f"`{shown(figure.command)}`"])
-    failed = "".join(f"\nThis script failed: {each}.\n" for each in results.failures())
+    failed = "".join(f"\nThis script failed: {each[:200]}\n" for each in results.failures())
     return table(["what", "asked", "measured", "", "command"], rows) + failed
 
 

@@ -110,6 +110,17 @@ def postgres_program(name: str) -> str:
     return str(bundled.POSTGRES_VERSIONS[bundled.TARGET_POSTGRES_VERSION] / name)
 
 
+def make_cluster(initdb: str, data: Path, user: str | None) -> None:
+    """Make a cluster that trusts whoever connects."""
+    command = [initdb, "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C"]
+    try:
+        subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, check=True)
+    except OSError as error:
+        raise Absent(f"initdb cannot be run as {user or 'you'}: {error}") from error
+    except subprocess.CalledProcessError as error:
+        raise Absent(f"initdb failed: {error.stderr.strip()[-300:]}") from error
+
+
 @contextmanager
 def postgres() -> Iterator[Peer]:
     """PostgreSQL in a new cluster: durable as it comes, with memory and WAL of a server's size.
@@ -123,15 +134,12 @@ def postgres() -> Iterator[Peer]:
         if user is not None:
             shutil.chown(folder, user)
         data, port = Path(folder) / "data", free_port()
-        made = subprocess.run(
-            [initdb, "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C"],
-            user=user, cwd="/", capture_output=True, text=True, check=False,
+        make_cluster(initdb, data, user)
+        settings = (
+            "fsync=on", "synchronous_commit=on", "shared_buffers=2GB", "max_wal_size=8GB",
+            "maintenance_work_mem=512MB",
         )  # fmt: skip
-        if made.returncode:
-            raise Absent(f"initdb failed: {made.stderr.strip()[-300:]}")
-        tuning = ("shared_buffers=2GB", "max_wal_size=8GB", "maintenance_work_mem=512MB")
-        durable = ("fsync=on", "synchronous_commit=on", "full_page_writes=on")
-        options = [word for each in (*durable, *tuning) for word in ("-c", each)]
+        options = [word for each in settings for word in ("-c", each)]
         address = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         command = [server, "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", *options]
 
@@ -141,7 +149,7 @@ def postgres() -> Iterator[Peer]:
         with running(command, is_up, user=user):
             with psycopg.connect(address) as connection:
                 version = connection.execute("SHOW server_version").fetchone()[0].split()[0]
-            yield Peer(address, f"PostgreSQL {version}, {', '.join((*durable, *tuning))}")
+            yield Peer(address, f"PostgreSQL {version}, {', '.join(settings)}")
 
 
 @contextmanager
