@@ -18,7 +18,7 @@ from zstream.backends import open_backend
 from zstream.backends.base import Backend, Head
 from zstream.endpoints import Endpoints
 from zstream.errors import DecodeError
-from zstreamd.inbox import Inbox, Item, Malformed, Numbered, Subscription, cost
+from zstreamd.inbox import Inbox, Item, Malformed, Numbered, Subscription, costs
 from zstreamd.operations import Operations
 from zstreamd.outbox import Outbox
 from zstreamd.query import QueryPool
@@ -180,27 +180,14 @@ class Server:
             else:
                 error = DecodeError("the publish socket takes subscriptions and nothing else")
                 taken.append(Malformed(b"".join(frames), error))
-        self._inbox.put(taken, sum(map(cost, taken)))
+        self._inbox.put(taken, costs(taken))
 
     def _take_inserts(self) -> None:
-        inserts = self._inserts
-        if not inserts.pass_over():
-            return
-        taken: list[Item] = []
-        assert self._sockets is not None
-        receive, more = self._sockets.insert.recv, self._sockets.insert.getsockopt
-        size = 0
-        try:
-            for _ in range(_TURN_MESSAGES):
-                frame = receive(zmq.NOBLOCK)
-                item = _multipart(inserts.finish(frame)) if more(zmq.RCVMORE) else frame
-                taken.append(item)
-                size += cost(item)
-                if size > _TURN_BYTES or inserts.inside:
-                    break
-        except zmq.Again:
-            pass
-        self._inbox.put(taken, size)
+        messages = self._inserts.burst(_TURN_MESSAGES, _TURN_BYTES)
+        taken: list[Item] = [
+            _multipart(message) if isinstance(message, list) else message for message in messages
+        ]
+        self._inbox.put(taken, costs(taken))
 
     def _send(self) -> None:
         replies, publications = self._outbox.take()

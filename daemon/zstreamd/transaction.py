@@ -1,7 +1,7 @@
 """One transaction in the making: what waits in the inbox becomes a batch and its consequences."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 from zlib import crc32
 
 from zstream import wire
@@ -36,8 +36,6 @@ class Transaction:
         self._validator, self._producers, self._rejects = validator, producers, rejects
         self._now = now
         self._admitted = validator.nothing()
-        self._raw: list[bytes] = []
-        self._raw_bytes = 0
         self.subscriptions: list[Subscription] = []
         self.trims: list[Trim] = []
         self.calls: list[tuple[Reply, int, int]] = []
@@ -48,14 +46,27 @@ class Transaction:
 
     def add(self, items: Sequence[Item]) -> None:
         """Take items."""
+        for start in range(0, len(items), _CHUNK_FRAMES):
+            some = items[start : start + _CHUNK_FRAMES]
+            if set(map(type, some)) == {bytes}:  # the rule under load: no turn of a loop for each
+                frames = cast(Sequence[bytes], some)
+                if sum(map(len, frames)) <= _CHUNK_BYTES:
+                    self._admit(frames)
+                    continue
+            self._add(some)
+
+    def _add(self, items: Sequence[Item]) -> None:
+        raw: list[bytes] = []
+        size = 0
         for item in items:
             if type(item) is bytes:
-                self._raw.append(item)
-                self._raw_bytes += len(item)
-                if self._raw_bytes > _CHUNK_BYTES or len(self._raw) >= _CHUNK_FRAMES:
-                    self._admit_raw()
-                continue
-            self._admit_raw()
+                raw.append(item)
+                size += len(item)
+                if size <= _CHUNK_BYTES:
+                    continue
+            if raw:
+                self._admit(raw)
+                raw, size = [], 0
             if isinstance(item, Numbered):
                 self._numbered(item)
             elif isinstance(item, Call):
@@ -66,25 +77,27 @@ class Transaction:
                 self.trims.append(item)
             elif isinstance(item, Malformed):
                 self._reject(item.error, item.frame)
-        self._admit_raw()
+        if raw:
+            self._admit(raw)
 
     def batch(self, first: int, arrival: int) -> Batch:
         """The batch, numbered from ``first``; what has no date gets the arrival."""
-        admitted = self._admitted
+        admitted, ts = self._admitted, [arrival] * len(self._admitted.dates)
+        if admitted.dates.count(None) < len(ts):
+            ts = [arrival if date is None else date for date in admitted.dates]
         return Batch(
             first=first,
-            ts=[arrival if date is None else date for date in admitted.dates],
+            ts=ts,
             bodies=admitted.bodies,
             columns=admitted.columns,
             arrival=arrival,
             producers=self._producers.changes(),
         )
 
-    def _admit_raw(self) -> None:
-        if self._raw:
-            admitted = self._validator.admit(self._raw, self._now)
-            self._raw, self._raw_bytes = [], 0
-            self._take(admitted)
+    def _admit(self, frames: Sequence[bytes]) -> None:
+        admitted = self._validator.admit(frames, self._now)
+        self._take(admitted)
+        if any(admitted.refusals):
             self._keep(refusal for refusals in admitted.refusals for refusal in refusals)
 
     def _numbered(self, item: Numbered) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from zstream import wire
 from zstream.errors import DecodeError
-from zstreamd.inbox import Call, Inbox, Item, Malformed, Numbered, Subscription, cost
+from zstreamd.inbox import Call, Inbox, Item, Malformed, Numbered, Subscription, cost, costs
 
 EVENT = wire.pack({"kind": "x"})
 SIZE = cost(EVENT)
@@ -125,6 +125,19 @@ def test_every_event_costs_something_beside_its_bytes(item: Item, events: int) -
     else:
         size = len(item) if isinstance(item, bytes) else len(item.frame)
     assert cost(item) == size + 100 * events
+
+
+@given(
+    st.lists(
+        st.sampled_from([
+            b"", b"\xc1", EVENT, wire.pack([]), wire.pack([{}] * 15), wire.pack([{}] * 20),
+            b"\xdd\0\0\0\2\x80", Numbered(b"h" * 40, wire.pack([{}] * 3)),
+            Subscription(b"\x92", True),
+        ])
+    )
+)  # fmt: skip
+def test_many_cost_what_each_of_them_costs(items: list[Item]) -> None:
+    assert costs(items) == sum(map(cost, items))
 
 
 @given(st.lists(st.one_of(st.integers(1, 5), st.tuples(st.integers(1, 9), st.integers(1, 9)))))
