@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import ClassVar
 
@@ -49,29 +49,24 @@ class SQLiteAdmin(Upkeep):
 
     def check(self, progress: Progress) -> list[str]:
         """Compare the store with itself and its index; see the base class."""
-        with self._locked() as db:
-            with interruptible(db):
-                wrong = check_rows(db, progress)
+        with self._locked() as db, interruptible(db):
+            wrong = _damage(lambda: check_rows(db, progress), "the file is damaged")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             is_indexed = os.path.exists(sqlite_index.path_of(self.path))
             if wrong or not is_indexed or version < sqlite_schema.SCHEMA:
                 return wrong
-            return self._check_index(_rows(db, self.path), progress)
+            rows = _rows(db, self.path)
+            wrong = _damage(lambda: self._check_index(rows, progress), "the index is damaged")
+            return [f"{text}; zstreamd reindex makes the index anew" for text in wrong]
 
     def _check_index(self, rows: sqlite_index.Rows, progress: Progress) -> list[str]:
-        hint = "; zstreamd reindex makes the index anew"
-        try:
-            with closing(sqlite_index.connect(self.path, self.BUSY_S)) as index:
-                why = sqlite_index.mismatch(index, rows)
-                if why:
-                    progress(f"the index is not used: {why}", 0, 0)
-                    return []
-                with interruptible(index):
-                    return [text + hint for text in check_index(index, progress)]
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF in sqlite_file.DAMAGED:
-                return [f"the index is damaged: {error}{hint}"]
-            raise
+        with closing(sqlite_index.connect(self.path, self.BUSY_S)) as index:
+            why = sqlite_index.mismatch(index, rows)
+            if why:
+                progress(f"the index is not used: {why}", 0, 0)
+                return []
+            with interruptible(index):
+                return check_index(index, progress)
 
     def backup(self, path: str, progress: Progress) -> int:
         """Copy the rows as they are at one moment; see the base class."""
@@ -108,6 +103,16 @@ def _upgrade(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     sqlite_schema.upgrade(db)
     db.execute("COMMIT")
+
+
+def _damage(look: Callable[[], list[str]], prefix: str) -> list[str]:
+    """What a look finds, or that it stumbled over damage."""
+    try:
+        return look()
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in sqlite_file.DAMAGED:
+            return [f"{prefix}: {error}"]
+        raise
 
 
 def _rows(db: sqlite3.Connection, path: str) -> sqlite_index.Rows:

@@ -164,9 +164,8 @@ def check_index(db: sqlite3.Connection, progress: Progress) -> list[str]:
     wrong = [f"the index is damaged: {text}" for text in _integrity(db, "main")]
     if wrong:
         return wrong
-    floor, keys = db.execute(
-        "SELECT floor, (SELECT json_array_length(value) FROM rows.meta WHERE name = 'keys')"
-        " FROM rows.head"
+    floor, named = db.execute(
+        "SELECT floor, (SELECT value FROM rows.meta WHERE name = 'keys') FROM rows.head"
     ).fetchone()
     runs = [
         _Run(*row)
@@ -180,7 +179,7 @@ def check_index(db: sqlite3.Connection, progress: Progress) -> list[str]:
     for one, other in pairwise(leaves):
         if other.first != one.last + 1:
             wrong.append(f"a run of the index ends at {one.last}, and one begins at {other.first}")
-    wanted, missing = _compare_all(db, runs, leaves, floor, keys, progress)
+    wanted, missing = _compare_all(db, runs, leaves, floor, json.loads(named), progress)
     found = sum(_entries(db, run, floor) for run in runs)
     if found != wanted:
         missing.append(f"the index has {found} entries, but the rows have {wanted}")
@@ -188,8 +187,8 @@ def check_index(db: sqlite3.Connection, progress: Progress) -> list[str]:
 
 
 def _compare_all(
-    db: sqlite3.Connection, runs: Sequence[_Run], leaves: Sequence[_Run], floor: int, keys: int,
-    progress: Progress,
+    db: sqlite3.Connection, runs: Sequence[_Run], leaves: Sequence[_Run], floor: int,
+    keys: Sequence[str], progress: Progress,
 ) -> tuple[int, list[str]]:  # fmt: skip
     """How many entries the rows have, and what of them the index has not."""
     by_number = {run.run: run for run in runs}
@@ -200,14 +199,15 @@ def _compare_all(
         for low in range(max(run.first, floor + 1), run.last + 1, _SLICE):
             progress("comparing the index", low - floor - 1, leaves[-1].last - floor)
             high = min(low + _SLICE - 1, run.last)
-            for key in range(keys):
-                entries, missing = _compare(db, key, places, low, high)
+            where = f"of events {low} to {high}"
+            for place, key in enumerate(keys):
+                entries, missing = _compare(db, place, places, low, high)
                 wanted += entries
                 if missing:
-                    wrong.append(f"{missing} entries of key {key} miss, of events {low} to {high}")
+                    wrong.append(f"{missing} entries of key {key} are missing {where}")
             missing = 0 if run.ordered or run.target else _missing_times(db, run, low, high)
             if missing:
-                wrong.append(f"{missing} entries by time miss, of events {low} to {high}")
+                wrong.append(f"{missing} entries by time are missing {where}")
     return wanted, wrong
 
 

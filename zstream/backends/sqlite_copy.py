@@ -21,9 +21,10 @@ from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, 
 
 #: Tables that are copied whole, together with the head that the copy has.
 _WHOLE: Final = ("meta", "head", "runs", "producers", "marks")
-#: How long the copying of one slice may take, in seconds, and its rows at the most.
+#: How long the copying of one slice may take, in seconds, its rows at the most, and the first's.
 _SLICE_S: Final = 0.1
 _SLICE_ROWS: Final = 200_000
+_FIRST_ROWS: Final = 1_000
 #: Pages that are copied between two looks at whether to go on.
 _PAGES: Final = 8_192
 
@@ -94,7 +95,7 @@ def _schema(db: sqlite3.Connection) -> int:
 def _fill_rows(
     db: sqlite3.Connection, last: int, floor: int, path: str, progress: Progress, schema: int
 ) -> None:
-    done, rows = floor, 1_000
+    done, rows = floor, _FIRST_ROWS
     while done < last:
         progress("copying events", done - floor, last - floor)
         began = time.monotonic()
@@ -205,8 +206,11 @@ def _set_aside(real: str, old: str, busy_s: float, progress: Progress) -> None:
 def _settle(real: str, busy_s: float) -> bool:
     """Write a store's log back and remove it, so that one file is all of it; False if it cannot."""
     try:
+        sqlite_schema.check_file(real)
         with closing(sqlite_file.connect(real, "rw", busy_s)) as db:
             mode = db.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+    except BackendCorrupt:
+        return False
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in sqlite_file.DAMAGED:
             return False
