@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ LOST = {"lost": 30, "once": 1}
 #: is in memory only and is rebuilt at each start.
 ON_TOP = 24
 ARRAY = 1_000
+SETTLE_S = 90.0
 SMALL_POOL = 20_000
 
 
@@ -83,16 +84,24 @@ def insert_lost(running: Server, date: float) -> int:
     return sum(LOST.values())
 
 
-def settle(pid: int, limit: float = 90.0) -> float:
-    """Wait until a daemon has nothing to do any more; the seconds that it took."""
-    began, quiet = time.monotonic(), 0
+def settle(pid: int, is_idle: Callable[[], bool] = lambda: True) -> float:
+    """Wait until a daemon has nothing to do any more, a minute and a half at the longest.
+
+    Args:
+        pid: The daemon's process; it is idle when it uses no processor for a second.
+        is_idle: What else must be true all the while.
+
+    Returns:
+        The seconds that it had something to do.
+    """
+    began = busy = time.monotonic()
     used = cpu_seconds(pid)
-    while quiet < 4 and time.monotonic() - began < limit:
-        time.sleep(0.4)
-        now = cpu_seconds(pid)
-        quiet = quiet + 1 if now - used < 0.02 else 0
-        used = now
-    return time.monotonic() - began
+    while (now := time.monotonic()) - busy < 1.0 and now - began < SETTLE_S:
+        time.sleep(0.1)
+        before, used = used, cpu_seconds(pid)
+        if used - before > 0.01 or not is_idle():
+            busy = time.monotonic()
+    return busy - began
 
 
 def cpu_seconds(pid: int) -> float:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import zmq
 from common import arguments, daemon, events, report, say
-from filling import cpu_seconds
+from filling import cpu_seconds, settle
 from postgres_peer import COPY_ROWS, Table, rows_of
 from producer import Producer, Watch, longest_stop, packed, pushing, single_pool
 from servers import Absent, postgres
@@ -42,22 +42,20 @@ class Zstream:
 
     def __init__(self, running: Server, producer: Producer, watch: Watch) -> None:
         self.running, self.producer, self.watch = running, producer, watch
-        self.took, self.stops, self.rates = 0.0, list[float](), list[int]()
-        self.cpu, self.idle_cpu, self._cpu_after = 0.0, 0.0, 0.0
+        self.took, self.settled, self.cpu = 0.0, 0.0, 0.0
+        self.stops, self.rates = list[float](), list[int]()
 
     def slice(self, count: int) -> None:
-        """Push so many and wait until all are committed."""
+        """Push so many, wait until all are committed, and then until the daemon is idle."""
         head, cpu = self.watch.look().head, cpu_seconds(self.running.pid)
-        if self.rates:
-            self.idle_cpu += cpu - self._cpu_after
         began = time.perf_counter()
         self.producer.push(count)
         seen = self.watch.follow(head + count)
         took = seen[-1].at - began
         self.producer.pushed()
-        self._cpu_after = cpu_seconds(self.running.pid)
-        self.cpu += self._cpu_after - cpu
         self.took += took
+        self.settled += settle(self.running.pid)
+        self.cpu += cpu_seconds(self.running.pid) - cpu
         self.rates.append(round(count / took))
         self.stops.append(longest_stop(seen[1:]))
 
@@ -108,7 +106,7 @@ def tell(zstream: Zstream, size: int, table: Table | None, rates: list[int], set
     report(
         "insert", who="zstream", events=count, per_s=round(mean), slices=zstream.rates, **figures,
         longest_stop_s=round(max(zstream.stops), 3), cpu_s=round(zstream.cpu, 1),
-        cpu_between_slices_s=round(zstream.idle_cpu, 1), store=zstream.running.store,
+        settled_per_s=round(count / (zstream.took + zstream.settled)), store=zstream.running.store,
         transport=zstream.running.endpoints.insert, setting="SQLite, synchronous=FULL",
     )  # fmt: skip
 
