@@ -20,6 +20,7 @@ from zstream.backends import (
     index_read,
     sqlite_count,
     sqlite_look,
+    sqlite_merge,
     sqlite_plan,
     sqlite_replay,
     sqlite_runs,
@@ -210,7 +211,8 @@ SMALL = {
     sqlite_look: {"SEEK": 1, "SPARSE": 1},
     sqlite_replay: {"SEEK": 1, "SPARSE": 1},
     sqlite_count: {"SPARSE": 1},
-    sqlite_runs: {"FAN": 2, "DENSE": 2},
+    sqlite_merge: {"FAN": 2},
+    sqlite_runs: {"DENSE": 2},
     Keeper: {"STEP_ENTRIES": 2, "BUSY_ROWS": 1 << 40, "IDLE_S": 0.002},
 }
 

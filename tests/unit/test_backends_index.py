@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zstream.backends import index_read
 from zstream.backends.base import Position, Query
-from zstream.backends.index import KeyIndex, Segment, View
+from zstream.backends.index import Segment, View
 from zstream.keys import Value
 
 texts = st.sampled_from("abc")

@@ -8,7 +8,8 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from zstream.backends.base import Position, Query
-from zstream.backends.index import KeyIndex, Row, Segment, View
+from zstream.backends.index import Row, Segment, View
+from zstream.backends.index_key import KeyIndex
 from zstream.keys import Filter
 from zstream.limits import MAX_INTEGER
 

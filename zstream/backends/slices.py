@@ -15,7 +15,8 @@ from zstream.backends.base import Position, Query
 from zstream.backends.index import View
 from zstream.limits import MAX_INTEGER
 
-#: So many runs are looked into at once, at the most.
+#: By how much more runs are looked into after each look, and so many at once at the most.
+_GROWTH: Final = 4
 _MOST_RUNS: Final = 16
 
 
@@ -102,7 +103,7 @@ def find(view: View, runs: Sequence[Run], source: Runs, query: Query, budget: in
             break
         looked = source.newest(left[:group], top, want, budget)
         if looked.taken == group:
-            group = min(group * 2, _MOST_RUNS)
+            group = min(group * _GROWTH, _MOST_RUNS)
         left = left[looked.taken :]
         budget -= looked.spent
         places = sorted({*places, *looked.places}, reverse=True)[:want]

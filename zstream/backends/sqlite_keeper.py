@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import ClassVar
 
-from zstream.backends import sqlite_index, sqlite_runs
+from zstream.backends import sqlite_index, sqlite_merge, sqlite_runs
 from zstream.backends.index import Segment
 from zstream.backends.sqlite_errors import translated
 from zstream.backends.sqlite_file import Log
@@ -60,8 +60,9 @@ class Keeper(threading.Thread):
         self._closing = False
         self._at_rest = False
         self._seen = (time.monotonic(), pulse()[0])
-        self._merge: sqlite_runs.Merge | None = None
+        self._merge: sqlite_merge.Merge | None = None
         self._slot = 0
+        self._merging = False
         self.is_reading_rows = False
         self.trouble: BackendError | None = None
 
@@ -124,7 +125,7 @@ class Keeper(threading.Thread):
 
     def _rest(self) -> None:
         """Nothing is left to do just now."""
-        if not (self._waiting or self._merge or self.trouble):
+        if self._merging and not (self._waiting or self._merge or self.trouble):
             self._at_rest = True
             self._wake.notify_all()
 
@@ -133,9 +134,10 @@ class Keeper(threading.Thread):
             self._seal_next()
             return True
         head, floor = self._pulse()
-        if sqlite_runs.retire(self._db, floor) or sqlite_runs.drop(self._db, self.STEP_ENTRIES):
+        if sqlite_runs.retire(self._db, floor) or sqlite_merge.drop(self._db, self.STEP_ENTRIES):
             return True
-        return self._may_merge(head) and self._merge_step()
+        self._merging = self._may_merge(head)
+        return self._merging and self._merge_step()
 
     def _seal_next(self) -> None:
         segment, several = self._waiting[0]
@@ -167,14 +169,14 @@ class Keeper(threading.Thread):
     def _merge_step(self) -> bool:
         db = self._db
         if self._merge is None:
-            self._merge = sqlite_runs.unfinished(db) or sqlite_runs.begin_merge(db)
+            self._merge = sqlite_merge.unfinished(db) or sqlite_merge.begin_merge(db)
             self._slot = 0
             return self._merge is not None
         if self._slot <= self._keys:
-            if not sqlite_runs.move(db, self._merge, self._slot, self.STEP_ENTRIES):
+            if not sqlite_merge.move(db, self._merge, self._slot, self.STEP_ENTRIES):
                 self._slot += 1
         else:
-            sqlite_runs.end_merge(db, self._merge)
+            sqlite_merge.end_merge(db, self._merge)
             self._merge = None
         return True
 

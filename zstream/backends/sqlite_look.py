@@ -107,14 +107,14 @@ class Look:
         """Values of which none is dense in any of the runs."""
         seeks = SEEK * len(self._terms[key])
         spent = 0
-        if len(self._terms) == 1 and not self._missed:
+        if len(self._terms[key]) > plan.MERGED and not self._missed:
             # Together they may be frequent all the same; the newest rows tell.
-            looked = self._read(runs[0], top, want, min(seeks, budget))
+            looked = self._try_reading(runs[0], top, want, min(seeks, budget))
             if looked.stop is None:
                 return looked
             self._missed, spent = True, looked.spent
         runs = runs[: max((budget - spent) // seeks, 1)]
-        looked = self._gather(runs, key, top, want)
+        looked = self._gather(runs, key, top, want, budget)
         return looked._replace(spent=looked.spent + spent)
 
     def _many(
@@ -126,20 +126,35 @@ class Look:
             return self._read(run, top, want, budget)
         spent = 0
         if want * (run.last - run.first) // entries <= cost:
-            looked = self._read(run, top, want, cost)
+            looked = self._try_reading(run, top, want, cost)
             if looked.stop is None:
                 return looked
             spent = looked.spent
-        looked = self._gather([run], key, top, want)
+        looked = self._gather([run], key, top, want, budget)
         return looked._replace(spent=looked.spent + spent)
 
-    def _gather(self, runs: Sequence[Run], key: int, top: Position, want: int) -> Looked:
+    def _gather(
+        self, runs: Sequence[Run], key: int, top: Position, want: int, budget: int
+    ) -> Looked:
         rest = tuple(other for other in self._terms if other != key)
         rows = [list(self._bounds(0, run, key + 1, top).values()) for run in runs]
-        args = {**self._wanted, "want": want, "runs": json.dumps(rows)}
+        most = max(budget, want) if rest else -1
+        args = {**self._wanted, "want": want, "budget": most, "runs": json.dumps(rows)}
         row = self._ask(plan.gathered(key, rest), args)
-        spent = int(row[2]) + SEEK * len(self._terms[key]) * len(runs)
-        return Looked(plan.places(row), None, spent, len(runs))
+        seen, *last = row[2:]
+        spent = seen + SEEK * len(self._terms[key]) * len(runs)
+        found = plan.places(row)
+        stop = Position(*last) if seen == most and len(found) < want else None
+        return Looked(found, stop, spent, len(runs))
+
+    def _try_reading(self, run: Run, top: Position, want: int, budget: int) -> Looked:
+        """Read so many rows, and some more if it seems worth while."""
+        looked = self._read(run, top, want, budget)
+        if looked.stop is None or len(looked.places) * 4 < want:
+            return looked
+        more = self._read(run, looked.stop, want - len(looked.places), budget * 4)
+        spent = looked.spent + more.spent
+        return Looked(looked.places + more.places, more.stop, spent, 1)
 
     def _read(self, run: Run, top: Position, want: int, budget: int) -> Looked:
         """Rows newest first, each tested by all keys."""

@@ -100,11 +100,15 @@ def tested(values: int, rest: tuple[int, ...]) -> str:
 def gathered(key: int, rest: tuple[int, ...]) -> str:
     """The newest ``:want`` rows of any number of values in some runs, ``:runs``.
 
-    All entries are looked at; also gives how many.
+    All entries are looked up; of these the newest ``:budget`` are tested. Gives what `tested` does.
     """
     return (
-        f"WITH c AS ({_entries_of_many(key, rest)}) {_LISTS}, (SELECT count(*) FROM c)"
-        " FROM (SELECT DISTINCT ts, id FROM c ORDER BY ts DESC, id DESC LIMIT :want)"
+        f"WITH c AS (SELECT DISTINCT ts, id FROM ({_entries_of_many(key)})"
+        f" ORDER BY ts DESC, id DESC LIMIT :budget) {_LISTS}, (SELECT count(*) FROM c),"
+        " (SELECT ts FROM c ORDER BY ts, c.id LIMIT 1),"
+        " (SELECT id FROM c ORDER BY ts, c.id LIMIT 1)"
+        f" FROM (SELECT c.ts AS ts, c.id AS id FROM c{_joined(rest)}"
+        " ORDER BY c.ts DESC, c.id DESC LIMIT :want)"
     )
 
 
@@ -112,16 +116,18 @@ def gathered(key: int, rest: tuple[int, ...]) -> str:
 def gathered_by_id(key: int, rest: tuple[int, ...]) -> str:
     """The same by rising id, the oldest ``:want``; only the ids, and how many were looked at."""
     return (
-        f"WITH c AS ({_entries_of_many(key, rest)})"
+        f"WITH c AS (SELECT DISTINCT id FROM ({_entries_of_many(key)}) ORDER BY id LIMIT -1)"
         " SELECT group_concat(id), (SELECT count(*) FROM c)"
-        " FROM (SELECT DISTINCT id FROM c ORDER BY id LIMIT :want)"
+        f" FROM (SELECT c.id AS id FROM c{_joined(rest)} ORDER BY c.id LIMIT :want)"
     )
 
 
 @lru_cache
 def counted(key: int, rest: tuple[int, ...]) -> str:
     """How many rows have any of the values, each counted once."""
-    return f"SELECT count(DISTINCT id) FROM ({_entries_of_many(key, rest)})"
+    return (
+        f"SELECT count(*) FROM (SELECT DISTINCT id FROM ({_entries_of_many(key)})) c{_joined(rest)}"
+    )
 
 
 @lru_cache
@@ -142,19 +148,23 @@ COUNT_TIMES: Final = (
 )
 
 
-def _entries_of_many(key: int, rest: tuple[int, ...]) -> str:
+def _joined(rest: tuple[int, ...]) -> str:
+    """What tests candidates ``c``; without a test their rows need not be read."""
+    return f" CROSS JOIN events e ON e.id = c.id WHERE 1{tests(rest)}" if rest else ""
+
+
+def _entries_of_many(key: int) -> str:
     """(ts, id) of the entries of any number of values in the runs ``:runs``."""
     columns = ", ".join(
         f"json_extract(value, '$[{place}]') AS {name}_" for place, name in enumerate(_NAMES)
     )
-    join = " CROSS JOIN events e ON e.id = x.id + b.low_id_" if rest else ""
     return (
         "SELECT x.ts + b.low_ts_ AS ts, x.id + b.low_id_ AS id"
         f" FROM (SELECT {columns} FROM json_each(:runs) LIMIT -1) b"
         f" CROSS JOIN (SELECT value FROM json_each(:j{key}) ORDER BY value LIMIT -1) j"
-        f" CROSS JOIN x ON x.r = b.r_ AND x.v = j.value{join}"
+        f" CROSS JOIN x ON x.r = b.r_ AND x.v = j.value"
         " WHERE (x.ts, x.id) < (b.top_ts_, b.top_id_) AND x.ts >= b.since_"
-        f" AND x.id > b.floor_ AND x.id <= b.head_{tests(rest)}"
+        f" AND x.id > b.floor_ AND x.id <= b.head_"
     )
 
 

@@ -58,6 +58,7 @@ class _Walk:
         self._terms = dict(query.filter)
         self._wanted = {f"j{key}": json.dumps(values) for key, values in query.filter}
         self._budget = budget
+        self._group = 1
         self.ids: list[int] = []
         self.done = after
 
@@ -70,7 +71,9 @@ class _Walk:
         """Go on through some of the runs that have rows above the place reached."""
         runs = sorted(runs, key=lambda run: run.first)
         family = _family(runs)
-        found = sizes(self._ask, runs[: max(_MOST_RUNS, family)], tuple(self._terms), self._wanted)
+        most = max(self._group, family)
+        self._group = min(self._group * 4, _MOST_RUNS)
+        found = sizes(self._ask, runs[:most], tuple(self._terms), self._wanted)
         here = {key: sum(size[key] for size in found[:family]) for key in self._terms}
         entries, key = min(
             (size + family * len(self._terms[key]) * SPARSE, key) for key, size in here.items()
