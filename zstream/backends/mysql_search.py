@@ -13,8 +13,10 @@ from zstream.limits import MAX_INTEGER
 _GLANCE: Final = 2_000
 #: Candidates of the first stage where some of them will not match.
 _FIRST: Final = 250
-#: Entries that are so few that a key that has no more is the best one.
-_FEW: Final = 500
+#: Entries that are so few that nothing is better than to read them all.
+_FEW: Final = 1_000
+#: Entries up to which keys with few values are compared.
+_MANY: Final = 10_000
 #: Values for which an empty page looks where the next event is.
 _JUMPED: Final = 1_000
 
@@ -65,10 +67,8 @@ class Search:
             self._stages(None, (), self._limits.scanned, self._need)
         elif len(terms) == 1 and len(terms[0][1]) <= index.SOUGHT:
             self._seek(0)
-        elif len(terms) == 1:
-            self._feed()
         else:
-            self._intersect()
+            self._choose()
         if not self._ended and len(self.found) < self._need:
             self.next = self._place
 
@@ -84,9 +84,34 @@ class Search:
         budget = max(self._limits.scanned // max(values // 4, 1), 1)
         self._stages(term, rest, budget, max(self._need, _FIRST) if rest else self._need)
 
+    def _choose(self) -> None:
+        """By the key with the fewest entries, if it has few; to count a few is soon done."""
+        terms = self._query.filter
+        sought = [n for n, (_, values) in enumerate(terms) if len(values) <= index.SOUGHT]
+        most = 0
+        for most in (_FEW, _MANY) if len(sought) == len(terms) else (_FEW,):
+            sizes = self._sizes(sought, most + 1)
+            if sizes and min(sizes) <= most:
+                break
+        size, term = min(zip(sizes, sought, strict=True), default=(0, -1))
+        if sought and (size <= most or len(sought) == len(terms)):
+            self._seek(term)
+        else:
+            self._feed()
+
+    def _gather(self, term: int, size: int) -> None:
+        """Many values with few entries: all of them are read."""
+        if rest := self._rest(term):
+            # An event may stand there under each of its values: there are no more than these.
+            self._stages(term, rest, size + 1, size + 1)
+        else:
+            # Nothing is to be tested: the order by time ends where there is enough.
+            missing = self._need - len(self.found)
+            self._stages(term, (), missing, missing)
+
     def _feed(self) -> None:
-        """Many values of one key: a glance at the newest events, and more if it is promising."""
-        scanned, terms = self._limits.scanned, self._query.filter
+        """Many values with many entries: a glance at the newest events, more if it is promising."""
+        scanned, gathered, terms = self._limits.scanned, self._limits.gathered, self._query.filter
         glance = min(_GLANCE, scanned)
         looked = self._stages(None, terms, glance, glance)
         if self._done():
@@ -94,32 +119,18 @@ class Search:
         missing = self._need - len(self.found)
         if missing * glance <= len(self.found) * (scanned - glance):
             first = missing * glance * 5 // (len(self.found) * 4)
-            looked += self._stages(None, terms, scanned - looked, first)
-        elif self._sizes(self._limits.gathered + 1)[0] <= self._limits.gathered:
-            # Nothing is to be tested: the order by time ends where there is enough.
-            self._stages(0, (), missing, missing)
+            self._stages(None, terms, scanned - looked, first)
+            return
+        every = range(len(terms))
+        size, term = min(zip(self._sizes(every, gathered + 1), every, strict=True))
+        if len(terms[term][1]) <= index.SOUGHT:
+            self._seek(term)
+        elif size <= gathered:
+            self._gather(term, size)
         else:
             self._stages(None, terms, scanned - looked, scanned - looked)
-        if not self.found and not self._done():
-            self._jump()
-
-    def _intersect(self) -> None:
-        """Several keys: the one with the fewest entries, if that is few enough."""
-        terms = self._query.filter
-        sizes = self._sizes(_FEW + 1)
-        if min(sizes) > _FEW:
-            sizes = self._sizes(self._limits.gathered + 1)
-        size, many, term = min(
-            (size, len(values), term)
-            for term, (size, (_, values)) in enumerate(zip(sizes, terms, strict=True))
-        )
-        if many <= index.SOUGHT:
-            self._seek(term)
-        elif size <= self._limits.gathered:
-            # An event may stand in it under each of its values: there are no more than these.
-            self._stages(term, self._rest(term), size + 1, size + 1)
-        else:
-            self._stages(None, terms, self._limits.scanned, min(_GLANCE, self._limits.scanned))
+            if len(terms) == 1 and not self.found and not self._done():
+                self._jump()
 
     def _rest(self, term: int) -> Filter:
         return self._query.filter[:term] + self._query.filter[term + 1 :]
@@ -127,13 +138,18 @@ class Search:
     def _has_lists(self, key: int) -> bool:
         return bool(self._lists >> key & 1)
 
-    def _sizes(self, cap: int) -> Sequence[int]:
-        older = index.bounds(self._since, self._place.ts + 1)
+    def _sizes(self, chosen: Sequence[int], cap: int) -> Sequence[int]:
+        """How many entries some terms have from here on, each counted up to a cap."""
+        if not chosen:
+            return ()
+        until = None if self._place.ts > MAX_INTEGER else self._place.ts + 1
+        older = index.bounds(self._since, until)
+        terms = [self._query.filter[term] for term in chosen]
         return self._session.row(
             "SELECT "
             + ", ".join(
                 index.estimate(key, values, self._has_lists(key), older, cap)
-                for key, values in self._query.filter
+                for key, values in terms
             )
         )
 
