@@ -1,5 +1,6 @@
 """The index in memory, against what a plain look at the rows says."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from zstream.backends import index_read
 from zstream.backends.base import Position, Query
 from zstream.backends.index import Segment, View
+from zstream.backends.index_key import KeyIndex
 from zstream.keys import Value
 
 texts = st.sampled_from("abc")
@@ -46,6 +48,27 @@ def test_a_list_just_below_a_place_is_not_passed_over() -> None:
     key.append(["a", ("b", "a"), *["a"] * 20])
     (number,) = key.wanted(["a"])
     assert list(key.slots(number, 2)) == [1, 0]
+
+
+def test_columns_wait_until_somebody_asks() -> None:
+    key = KeyIndex()
+    for column in (["a", "b"], [None, "a"], [("b", "c"), "a"]):
+        key.append(column)
+    assert not key.numbers
+    assert key.settle(1)
+    assert list(key.numbers) == ["a", "b"]
+    (number,) = key.wanted(["a"])
+    assert list(key.slots(number, 6)) == [5, 3, 0]
+    assert not key.settle()
+
+
+def test_many_readers_settle_one_key() -> None:
+    key = KeyIndex()
+    for n in range(300):
+        key.append([f"v{n % 7}", f"w{n}"] * 10)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: key.size(key.wanted(["v3", "w299"])), range(32)))
+    assert found == [len(range(3, 300, 7)) * 10 + 10] * 32
 
 
 def segment_of(ts: list[int], first: int = 1) -> Segment:
