@@ -82,9 +82,10 @@ class Keeper(threading.Thread):
     def await_room(self, most: int, timeout_s: float) -> bool:
         """Wait until no more than so many segments wait; tell whether it came to that."""
         with self._wake:
-            return self._wake.wait_for(
+            self._wake.wait_for(
                 lambda: len(self._waiting) <= most or not self.is_alive(), timeout_s
             )
+            return len(self._waiting) <= most
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until there was nothing to do at a look that began later than this call."""
