@@ -89,7 +89,9 @@ class MySQLBackend(Backend):
                 self._open = True
                 with self._transaction():
                     return self._begin_run(db)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._drop()  # in the midst of an answer, maybe
             self.close()
             raise
 

@@ -93,7 +93,10 @@ class Session:
     Attributes:
         id: The server's number of it.
         server: What the server is, such as ``MariaDB 10.11.6``.
+        lock: The name of the lock that it was given or refused.
     """
+
+    lock = ""
 
     def __init__(self, address: Address, timeout_s: float | None) -> None:
         """Connect.
@@ -207,7 +210,7 @@ def lock(session: Session, name: str, wait_s: int, predecessor: int | None = Non
     Raises:
         StoreLocked: Another one has it.
     """
-    text = _lock_name(session)
+    text = session.lock = _lock_name(session)
     if session.row(f"SELECT GET_LOCK('{text}', {0 if predecessor else wait_s})")[0] == 1:
         return
     holder = session.row(f"SELECT IS_USED_LOCK('{text}')")[0]
@@ -223,7 +226,7 @@ def lock(session: Session, name: str, wait_s: int, predecessor: int | None = Non
 def unlock(session: Session) -> None:
     """Let the next daemon in at once, and not when the server notices that the session ended."""
     with suppress(pymysql.err.Error, OSError):  # a session that is lost has lost its lock
-        session.run(f"DO RELEASE_LOCK('{_lock_name(session)}')")
+        session.run(f"DO RELEASE_LOCK('{session.lock}')")
 
 
 def kill(session: Session, other: int) -> None:

@@ -1,0 +1,516 @@
+"""What the MySQL store adds to the contract: URL, sessions, lock, tables, a dying server."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import NoReturn
+
+import pymysql
+import pytest
+
+from zstream import errors
+from zstream.backends import mysql_link, mysql_rows, mysql_schema
+from zstream.backends.base import Batch, Position, Producer, Query
+from zstream.backends.mysql import MySQLBackend
+from zstream.backends.mysql_link import address_of
+from zstream.backends.mysql_search import Limits
+
+from ..servers.mariadb import MariaDB, serving
+
+
+class QuickMySQL(MySQLBackend):
+    LOCK_S = 0
+    SWEEP_ROWS = 3
+
+
+@pytest.fixture
+def database(mariadb: MariaDB) -> Iterator[str]:
+    name = mariadb.database()
+    yield name
+    mariadb.drop(name)
+
+
+@pytest.fixture
+def backend(mariadb: MariaDB, database: str) -> Iterator[MySQLBackend]:
+    backend = QuickMySQL(mariadb.url(database))
+    backend.open(["kind", "user"])
+    yield backend
+    backend.close()
+
+
+def add(backend: MySQLBackend, count: int = 1, ts: int = 5, **more: object) -> int:
+    first = backend.last_id() + 1
+    columns = [["a"] * count, [f"u{n}" for n in range(count)]]
+    backend.append(Batch(first, [ts] * count, [b"x"] * count, columns, first, **more))  # type: ignore[arg-type]
+    return first + count - 1
+
+
+def ids(backend: MySQLBackend, **query: object) -> list[int]:
+    return list(backend.items(Query(**query)).ids)  # type: ignore[arg-type]
+
+
+@contextmanager
+def session(backend: MySQLBackend) -> Iterator[mysql_link.Session]:
+    with closing(mysql_link.Session(backend._address, 10)) as made:
+        yield made
+
+
+# ---------------------------------------------------------------- the URL
+
+
+def test_a_password_is_never_shown() -> None:
+    backend = MySQLBackend("mysql://app:s3cret%40@db.example:3307/events")
+    assert backend.name == "mysql://app@db.example:3307/events"
+    assert backend._address.options["password"] == b"s3cret@"
+    assert backend._address.options["database"] == "events"
+    for url in (
+        "mysql://app:s3cret@db.example",
+        "mysql://app:s3cret@db.example/a/b",
+        "mysql://app:s3cret@db.example:none/a",
+        "mysql://app:s3cret@db.example/a?color=s3cret",
+        "mysql://app:s3cret@db.example/a#b",
+        "mysql:app:s3cret@db.example/a",
+        "mysql+pymysql://app:s3cret@db.example/a",
+    ):
+        with pytest.raises(errors.ConfigError) as caught:
+            address_of(url)
+        assert "s3cret" not in str(caught.value)
+        assert "mysql://" in str(caught.value) or "unix_socket" in str(caught.value)
+
+
+def test_who_gives_an_authority_has_it_checked() -> None:
+    options = address_of("mariadb://app@db/events?ssl_ca=/ca.pem").options
+    assert options["ssl_verify_cert"]
+    assert options["ssl_verify_identity"]
+
+
+def test_a_wrong_password_and_a_missing_database(mariadb: MariaDB) -> None:
+    mariadb.ask("CREATE USER IF NOT EXISTS app@localhost IDENTIFIED BY 'right'")
+    url = mariadb.url("none").replace("root@", "app:s3cret@")
+    with pytest.raises(errors.BackendUnavailable, match="Access denied") as caught:
+        MySQLBackend(url).open(None)
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(errors.BackendUnavailable, match="CREATE DATABASE"):
+        MySQLBackend(mariadb.url("none")).open(None)
+    with pytest.raises(errors.BackendUnavailable, match="nobody"):
+        MySQLBackend("mysql://root@localhost/a?unix_socket=/nobody/listens").open(None)
+
+
+# ---------------------------------------------------------------- the tables
+
+
+def test_a_foreign_table_is_left_alone(mariadb: MariaDB, database: str) -> None:
+    make = "CREATE TABLE {} (important INT)"
+    mariadb.ask(make.format("events"), "INSERT INTO events VALUES (7)", database=database)
+    with pytest.raises(errors.BackendCorrupt, match="events of somebody else"):
+        QuickMySQL(mariadb.url(database)).open(None)
+    assert mariadb.ask("SELECT * FROM events", database=database) == ((7,),)
+    assert mariadb.ask("SHOW TABLES", database=database) == (("events",),)
+    mariadb.ask("RENAME TABLE events TO stream", database=database)
+    with pytest.raises(errors.BackendCorrupt, match="stream of somebody else"):
+        QuickMySQL(mariadb.url(database)).open(None)
+    assert mariadb.ask("SELECT * FROM stream", database=database) == ((7,),)
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_a_creation_goes_on_where_it_was_interrupted(
+    mariadb: MariaDB, database: str, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    run = mysql_link.Session.run
+    left = [len(mysql_link._SETUP) + steps]
+
+    def interrupted(self: mysql_link.Session, sql: str | bytes) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return run(self, sql)
+
+    backend = QuickMySQL(mariadb.url(database))
+    monkeypatch.setattr(mysql_link.Session, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backend.open(["other", "keys", "than later"])
+    monkeypatch.undo()
+    # The lock of a session that was left in the midst of things ends with it.
+    backend.LOCK_S = 5  # type: ignore[misc]
+    assert backend.open(["kind", "user"]).keys == ("kind", "user")
+    assert add(backend, 3) == 3
+    assert ids(backend, filter=((1, ("u1",)),)) == [2]
+    backend.close()
+
+
+def test_a_newer_schema_is_refused(backend: MySQLBackend) -> None:
+    backend.close()
+    with session(backend) as db:
+        mysql_schema.put(db, "schema", str(mysql_schema.SCHEMA + 1))
+    with pytest.raises(errors.StoreMismatch, match="newer zstream"):
+        backend.open(None)
+
+
+def test_a_store_without_its_schema_is_not_made_anew(backend: MySQLBackend) -> None:
+    add(backend)
+    backend.close()
+    with session(backend) as db:
+        db.run("DELETE FROM meta WHERE name = 'schema'")
+    with pytest.raises(errors.BackendCorrupt, match="does not name its schema"):
+        backend.open(None)
+    with session(backend) as db:
+        assert db.row("SELECT COUNT(*) FROM events") == (1,)
+
+
+def test_people_see_names_and_dates(mariadb: MariaDB, database: str) -> None:
+    names = ["user", "User", "date", "key 2", "a.b", "é", "e", "x" * 200, "🙂", "`"]
+    backend = QuickMySQL(mariadb.url(database))
+    backend.open(names)
+    row: list[list[object]] = [[value] for value in ("a", "B", ("x", "é"), *"cdefghi")]
+    backend.append(Batch(1, [1_700_000_000_000_001], [b"body"], row, 1))  # type: ignore[arg-type]
+    backend.append(Batch(2, [5], [b"late"], [[None]] * 10, 2))
+    with closing(mariadb.connect(database)) as db, db.cursor() as cursor:
+        cursor.execute("SET time_zone = '+07:00'")
+        cursor.execute("SELECT * FROM stream ORDER BY id")
+        columns = [each[0] for each in cursor.description]
+        assert columns == [
+            "id", "date", "user", "key 1", "key 2", "key 3", "a.b", "é", "key 6", "key 7",
+            "key 8", "`", "body",
+        ]  # fmt: skip
+        first, second = cursor.fetchall()
+        assert str(first[1]) == "2023-11-14 22:13:20.000001"
+        assert first[2:5] == ("a", "B", '["x","é"]')
+        assert first[-1] == b"body"
+        assert second[2:-1] == (None,) * 10
+        backend.trim(1)
+        cursor.execute("SELECT id FROM stream")
+        assert cursor.fetchall() == ((2,),)
+    backend.close()
+
+
+def test_without_the_right_to_make_a_view_there_is_none(
+    mariadb: MariaDB, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    mariadb.ask(
+        "CREATE USER IF NOT EXISTS plain@localhost IDENTIFIED BY 'p'",
+        f"GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON {database}.* TO plain@localhost",
+    )
+    backend = QuickMySQL(mariadb.url(database).replace("root@", "plain:p@"))
+    backend.open(["kind", "user"])
+    assert "no view stream" in caplog.text
+    assert add(backend, 2) == 2
+    backend.close()
+    assert backend.open(None).id == 2
+    backend.close()
+
+
+def test_as_many_keys_of_any_length_as_there_may_be(mariadb: MariaDB, database: str) -> None:
+    names = [f"k{n}" for n in range(64)]
+    texts = [f"{n:03}" + "é" * 126 for n in range(64)]
+    backend = QuickMySQL(mariadb.url(database))
+    backend.open(names)
+    backend.append(Batch(1, [1, 2], [b"", b""], [[text, "same"] for text in texts], 1))
+    for key, text in enumerate(texts):
+        assert ids(backend, filter=((key, (text,)),)) == [1]
+        assert backend.count(Query(((key, (text, "same")),))) == 2
+    for key in (0, 27, 28, 63):
+        query = Query(((1, ("same",)), (key, ("same",))) if key != 1 else ((1, ("same",)),))
+        assert list(backend.items(query).ids) == [2]
+        assert list(backend.replay(query, 0).ids) == [2]
+        assert backend.count(query) == 1
+    backend.trim(1)
+    assert not backend.tidy()
+    with session(backend) as db:
+        assert db.row("SELECT COUNT(*), MIN(id) FROM lists") == (64 - mysql_rows.COLUMNS, 2)
+    backend.close()
+
+
+# ---------------------------------------------------------------- what the server promises
+
+
+def test_a_server_that_promises_less_is_spoken_of(
+    mariadb: MariaDB, backend: MySQLBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = backend.stats().more
+    assert more["innodb_flush_log_at_trx_commit"] == "1"
+    assert more["durable"] is True
+    assert str(more["server"]).startswith("MariaDB 1")
+    backend.close()
+    assert not caplog.records
+    mariadb.ask("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+    try:
+        with caplog.at_level(logging.WARNING):
+            backend.open(None)
+    finally:
+        mariadb.ask("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+    assert "innodb_flush_log_at_trx_commit is 2" in caplog.text
+    assert backend.stats().more["durable"] is False
+
+
+def test_packets_that_are_too_small(mariadb: MariaDB, backend: MySQLBackend) -> None:
+    backend.close()
+    mariadb.ask(f"SET GLOBAL max_allowed_packet = {1 << 20}")
+    try:
+        with pytest.raises(errors.BackendUnavailable, match="max_allowed_packet"):
+            backend.open(None)
+        mariadb.ask(f"SET GLOBAL max_allowed_packet = {mysql_link.LEAST_PACKET}")
+        backend.open(None)
+        worst = b"'" * (1 << 20)
+        backend.append(Batch(1, [1, 2], [worst, worst], [["a"] * 2, ["u"] * 2], 1))
+        assert backend.items(Query()).bodies == [worst]
+    finally:
+        mariadb.ask(f"SET GLOBAL max_allowed_packet = {16 << 20}")
+
+
+def test_a_statement_has_bounded_size() -> None:
+    batch = Batch(1, [5] * 3_000, [b"x" * 1_000] * 3_000, [["a"] * 3_000], 1)
+    statements = list(mysql_rows.inserts(batch))
+    assert len(statements) > 2
+    assert max(map(len, statements)) <= mysql_rows.STATEMENT_BYTES + 100
+
+
+# ---------------------------------------------------------------- other sessions
+
+
+def test_a_person_with_an_open_transaction_delays_nobody_for_ever(
+    mariadb: MariaDB, backend: MySQLBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(backend, 4)
+    with closing(mariadb.connect(backend._address.options["database"])) as person:
+        person.begin()
+        with person.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM stream")
+        assert add(backend, 2) == 6  # who only reads is in nobody's way
+        backend.close()
+        backend.open(None)
+        with person.cursor() as cursor:
+            cursor.execute("SELECT * FROM head FOR UPDATE")
+            with session(backend) as db:
+                assert db.row("SELECT @@lock_wait_timeout, @@innodb_lock_wait_timeout") == (5, 5)
+            backend._writer().run("SET SESSION innodb_lock_wait_timeout = 1")
+            with pytest.raises(errors.BackendUnavailable, match="holds it locked"):
+                add(backend)
+        person.rollback()
+    assert add(backend) == 7
+
+
+def end_all_sessions(server: MariaDB) -> None:
+    with closing(server.connect()) as db, db.cursor() as cursor:
+        cursor.execute(
+            "SELECT ID FROM information_schema.PROCESSLIST"
+            " WHERE USER = 'root' AND ID <> CONNECTION_ID()"
+        )
+        for (number,) in cursor.fetchall():
+            with suppress(pymysql.err.OperationalError):  # it ended by itself
+                cursor.execute(f"KILL {number}")
+
+
+def test_a_lost_connection_is_made_again(mariadb: MariaDB, backend: MySQLBackend) -> None:
+    add(backend, 2)
+    assert ids(backend) == [2, 1]
+    end_all_sessions(mariadb)
+    assert ids(backend) == [2, 1]
+    with pytest.raises(errors.BackendUnavailable, match="connection is lost"):
+        backend.append(Batch(3, [5], [b"x"], [["a"], ["u"]], 3))
+    assert ids(backend) == [2, 1]
+    assert add(backend) == 3
+    with pytest.raises(errors.StoreLocked, match="another daemon"):
+        QuickMySQL(backend.url).open(None)
+
+
+def test_who_lost_the_store_to_another_daemon_writes_no_more(
+    mariadb: MariaDB, backend: MySQLBackend
+) -> None:
+    add(backend, 2)
+    end_all_sessions(mariadb)
+    other = QuickMySQL(backend.url)
+    other.LOCK_S = 5  # type: ignore[misc]
+    other.open(None)
+    with pytest.raises(errors.BackendUnavailable):
+        backend.append(Batch(3, [5], [b"mine"], [["a"], ["u"]], 3))
+    with pytest.raises(errors.BackendConflict, match="another daemon"):
+        backend.append(Batch(3, [5], [b"mine"], [["a"], ["u"]], 3))
+    other.close()
+    with pytest.raises(errors.BackendConflict, match="another daemon"):
+        backend.append(Batch(3, [5], [b"mine"], [["a"], ["u"]], 3))
+    assert ids(backend) == [2, 1]
+
+
+def test_even_without_its_lock_a_second_writer_is_noticed(backend: MySQLBackend) -> None:
+    add(backend, 2)
+    with session(backend) as db:
+        db.run("UPDATE head SET run = 7")
+    for call in (lambda: add(backend), lambda: backend.trim(1)):
+        with pytest.raises(errors.BackendConflict, match="another daemon"):
+            call()
+    assert ids(backend) == [2, 1]
+
+
+def test_a_commit_whose_answer_was_lost(
+    backend: MySQLBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(backend)
+    run = mysql_link.Session.run
+
+    def lossy(self: mysql_link.Session, sql: str | bytes) -> int:
+        done = run(self, sql)
+        if sql == "COMMIT":
+            self.close()
+            raise pymysql.err.OperationalError(2013, "Lost connection")
+        return done
+
+    monkeypatch.setattr(mysql_link.Session, "run", lossy)
+    with pytest.raises(errors.BackendUnavailable):
+        backend.append(Batch(2, [5], [b"x"], [["a"], ["u"]], 3))
+    monkeypatch.undo()
+    assert backend.last_id() == 2
+    assert add(backend) == 3
+
+
+def test_what_a_lost_session_has_not_committed_is_never_committed_later(
+    backend: MySQLBackend,
+) -> None:
+    add(backend)
+    lost = backend._db
+    assert lost is not None
+    lost.run("START TRANSACTION")
+    lost.run("UPDATE head SET last = 2")
+    backend._db = None
+    assert backend.last_id() == 1
+    with pytest.raises(pymysql.err.OperationalError):
+        lost.run("COMMIT")
+    lost.close()
+    assert add(backend) == 2
+
+
+# ---------------------------------------------------------------- trimming
+
+
+def test_what_was_trimmed_is_freed_in_slices(backend: MySQLBackend) -> None:
+    add(backend, 10)
+    backend.append(Batch(11, [5, 5], [b"", b""], [["a", ("a", "b")]] * 2, 11))
+    assert backend.trim(8) == 8
+    counts = []
+    with session(backend) as db:
+        counts.append(db.row("SELECT COUNT(*) FROM events")[0])
+        while backend.tidy():
+            counts.append(db.row("SELECT COUNT(*) FROM events")[0])
+        counts.append(db.row("SELECT COUNT(*) FROM events")[0])
+        assert counts == [12, 9, 6, 4]
+        assert backend.trim(12) == 4
+        backend.close()
+        backend.open(None)  # what is left to do is known again
+        while backend.tidy():
+            pass
+        assert db.row("SELECT COUNT(*) FROM events") == (0,)
+        assert db.row("SELECT COUNT(*) FROM lists") == (0,)
+
+
+def test_a_page_whose_events_are_deleted_meanwhile_is_read_again(
+    backend: MySQLBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(backend, 6)
+    ask = mysql_link.Session.row
+    done = []
+
+    def slow(self: mysql_link.Session, sql: str) -> tuple[object, ...]:
+        if "SEPARATOR" in sql and not done:
+            done.append(sql)
+            backend.trim(4)
+            while backend.tidy():
+                pass
+        return ask(self, sql)
+
+    monkeypatch.setattr(mysql_link.Session, "row", slow)
+    assert ids(backend) == [6, 5]
+    done.clear()
+    with session(backend) as db:
+        db.run("DELETE FROM events WHERE id = 5")
+    done.append("")
+    assert ids(backend, filter=((0, ("a",)),)) == [6]
+
+
+# ---------------------------------------------------------------- plans
+
+
+def test_an_empty_page_leads_to_where_the_next_event_is(mariadb: MariaDB, database: str) -> None:
+    class Small(QuickMySQL):
+        LIMITS = Limits(scanned=10, gathered=3, counted=3)
+
+    backend = Small(mariadb.url(database))
+    backend.open(["kind", "user"])
+    count = 500
+    ts = list(range(count))
+    users = ["old" if n < 40 else "new" for n in range(count)]
+    backend.append(Batch(1, ts, [b""] * count, [["a"] * count, users], 1))
+    many = tuple(sorted(["old", *(f"none {n}" for n in range(100))]))
+    page = backend.items(Query(((1, many),), limit=5))
+    assert (list(page.ids), page.next) == ([], Position(40, 0))
+    page = backend.items(Query(((1, many),), limit=5, before=page.next))
+    assert list(page.ids) == [40, 39, 38, 37, 36]
+    unknown = tuple(f"none {n}" for n in range(100))
+    page = backend.items(Query(((1, unknown),), limit=5))
+    assert (list(page.ids), page.next) == ([], None)
+    backend.close()
+
+
+# ---------------------------------------------------------------- the server dies
+
+
+def test_the_server_is_killed_in_the_midst_of_appends(
+    missing: Callable[[str], NoReturn],
+) -> None:
+    """What was confirmed is there, and everything once, however often it was tried."""
+    with serving(missing) as server:
+        backend = QuickMySQL(server.url(server.database()))
+        backend.LOCK_S = 5  # type: ignore[misc]
+        backend.open(["kind", "user"])
+        wanted, kills = 400, [60, 150, 240]
+        confirmed, refused = threading.Semaphore(0), 0
+        failures: list[BaseException] = []
+
+        def reign() -> None:
+            done = 0
+            try:
+                for at in kills:
+                    while done < at:
+                        confirmed.acquire()
+                        done += 1
+                    server.kill()
+                    server.start()
+            except BaseException as error:  # noqa: BLE001  # raised again below
+                failures.append(error)
+
+        reaper = threading.Thread(target=reign)
+        reaper.start()
+        size, last = 7, 0
+        for number in range(1, wanted + 1):
+            batch = Batch(
+                last + 1, [number] * size, [b"%d" % number] * size,
+                [["a"] * size, [("u", f"u{number}")] * size], number,
+                [Producer(bytes(16), 1, number, 0, b"", number)],
+            )  # fmt: skip
+            tries = 0
+            while True:
+                try:
+                    if tries and backend.last_id() == last + size:
+                        break
+                    backend.append(batch)
+                    break
+                except errors.BackendUnavailable:
+                    tries += 1
+                    refused += 1
+                    assert not failures, failures[0]
+            last += size
+            confirmed.release()
+        reaper.join()
+        assert not failures, failures[0]
+        assert refused >= len(kills)
+        backend.close()
+        head = backend.open(None)
+        assert head.id == wanted * size
+        assert head.producers[bytes(16)].last == wanted
+        found: list[tuple[int, bytes]] = []
+        while (page := backend.replay(Query(limit=1_000), found[-1][0] if found else 0)).ids:
+            found += zip(page.ids, page.bodies, strict=True)
+        assert found == [(id, b"%d" % ((id - 1) // size + 1)) for id in range(1, wanted * size + 1)]
+        for number in (1, 60, 61, 150, 240, 241, wanted):
+            assert backend.count(Query(((1, ("u", f"u{number}")),))) == wanted * size
+            assert backend.count(Query(((1, (f"u{number}",)),))) == size
+        backend.close()
