@@ -23,7 +23,7 @@ from zstream.testing import Server, server
 
 KINDS = ("friend", "watch", "create-repo", "delete-repo")
 KEYS = ("kind", "user", "repo")
-USERS = 100_000
+USERS, REPOS = 100_000, 1_000_000
 
 
 def arguments(question: str | None, **numbers: int | tuple[int, int]) -> argparse.Namespace:
@@ -56,7 +56,7 @@ def events(count: int, seed: int = 1) -> list[dict[str, Any]]:
         {
             "kind": chance.choice(KINDS),
             "user": chance.randrange(USERS),
-            "repo": chance.randrange(1_000_000),
+            "repo": chance.randrange(REPOS),
             "name": "frist",
             "description": "This is my first repo ever!",
         }
