@@ -8,7 +8,9 @@ from zstream.backends.base import Backend
 from zstream.errors import ConfigError
 
 _BUILT_IN: Final = {
+    "mariadb": "zstream.backends.mysql:MySQLBackend",
     "memory": "zstream.backends.memory:MemoryBackend",
+    "mysql": "zstream.backends.mysql:MySQLBackend",
     "postgres": "zstream.backends.postgres:PostgresBackend",
     "postgresql": "zstream.backends.postgres:PostgresBackend",
     "sqlite": "zstream.backends.sqlite:SQLiteBackend",
@@ -22,7 +24,7 @@ def open_backend(url: str) -> Backend:
 
     Args:
         url: ``memory:``, ``sqlite:///relative/path``, ``sqlite:////absolute/path``,
-            ``postgresql://…``, or a scheme of the ``zstream.backends`` entry point group.
+            ``postgresql://…``, ``mysql://…``, ``mariadb://…``, or a scheme of the ``zstream.backends`` entry point group.
 
     Raises:
         ConfigError: No such scheme, or the URL is not one that this backend takes, or the
