@@ -47,8 +47,8 @@ class SQLiteBackend(SQLiteAdmin, Backend):
     BUSY_S: ClassVar[float] = 5.0
     #: Marks of arrival are so far apart, in microseconds.
     MARK_US: ClassVar[int] = 1_000_000
-    #: Trimmed rows that are deleted with one transaction.
-    SWEEP_ROWS: ClassVar[int] = 5_000
+    #: Trimmed rows that are deleted with one transaction: what a commit brings, to keep up with it.
+    SWEEP_ROWS: ClassVar[int] = 20_000
 
     def __init__(self, url: str) -> None:
         """Take the URL apart; see the base class."""
