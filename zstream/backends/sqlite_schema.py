@@ -179,8 +179,8 @@ def check_keys(wanted: Sequence[str], stored: Sequence[str], path: str) -> None:
     if sorted(wanted) != sorted(stored):
         raise StoreMismatch(
             f"{path} was made with the keys {','.join(stored)}, not {','.join(wanted)}: name no"
-            " keys and its own are used, or change them: zstreamd reindex --store … --keys"
-            f" {','.join(wanted)}"
+            " keys and its own are used, or change them with: zstreamd reindex --store"
+            f" sqlite:///{path} --keys {','.join(wanted)}"
         )
 
 
