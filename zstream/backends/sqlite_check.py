@@ -140,14 +140,13 @@ def _check_ids(db: sqlite3.Connection, floor: int, last: int, progress: Progress
 
 
 class _Run(NamedTuple):
-    """A run of the index; ``target`` is the one that it is being merged into, or 0."""
+    """A run of the index."""
 
     run: int
     first: int
     last: int
     min_ts: int
     ordered: int
-    target: int
 
 
 def check_index(db: sqlite3.Connection, progress: Progress) -> list[str]:
@@ -170,67 +169,51 @@ def check_index(db: sqlite3.Connection, progress: Progress) -> list[str]:
     runs = [
         _Run(*row)
         for row in db.execute(
-            "SELECT run, first, last, min_ts, ordered, target FROM sealed WHERE level >= 0"
-            " ORDER BY first"
+            "SELECT run, first, last, min_ts, ordered FROM sealed WHERE level >= 0 ORDER BY first"
         )
     ]
-    targets = {run.target for run in runs}
-    leaves = [run for run in runs if run.run not in targets]
-    for one, other in pairwise(leaves):
+    for one, other in pairwise(runs):
         if other.first != one.last + 1:
             wrong.append(f"a run of the index ends at {one.last}, and one begins at {other.first}")
-    wanted, missing = _compare_all(db, runs, leaves, floor, json.loads(named), progress)
+    wanted, missing = _compare_all(db, runs, floor, json.loads(named), progress)
     found = sum(_entries(db, run, floor) for run in runs)
     if found != wanted:
         missing.append(f"the index has {found} entries, but the rows have {wanted}")
-    return wrong + missing[:_MOST] + _check_sums(db, is_merging=targets != {0})
+    return wrong + missing[:_MOST] + _check_sums(db)
 
 
 def _compare_all(
-    db: sqlite3.Connection, runs: Sequence[_Run], leaves: Sequence[_Run], floor: int,
-    keys: Sequence[str], progress: Progress,
+    db: sqlite3.Connection, runs: Sequence[_Run], floor: int, keys: Sequence[str],
+    progress: Progress,
 ) -> tuple[int, list[str]]:  # fmt: skip
     """How many entries the rows have, and what of them the index has not."""
-    by_number = {run.run: run for run in runs}
     wanted, wrong = 0, list[str]()
-    for run in leaves:
-        # While runs are merged, an entry is in the one or the other.
-        places = [run, *([by_number[run.target]] if run.target else [])]
+    for run in runs:
         for low in range(max(run.first, floor + 1), run.last + 1, _SLICE):
-            progress("comparing the index", low - floor - 1, leaves[-1].last - floor)
+            progress("comparing the index", low - floor - 1, runs[-1].last - floor)
             high = min(low + _SLICE - 1, run.last)
             where = f"of events {low} to {high}"
             for place, key in enumerate(keys):
-                entries, missing = _compare(db, place, places, low, high)
+                entries, missing = _compare(db, place, run, low, high)
                 wanted += entries
                 if missing:
                     wrong.append(f"{missing} entries of key {key} are missing {where}")
-            missing = 0 if run.ordered or run.target else _missing_times(db, run, low, high)
+            missing = 0 if run.ordered else _missing_times(db, run, low, high)
             if missing:
                 wrong.append(f"{missing} entries by time are missing {where}")
     return wanted, wrong
 
 
-def _compare(
-    db: sqlite3.Connection, key: int, places: Sequence[_Run], low: int, high: int
-) -> tuple[int, int]:
-    values = f"typeof(e.k{key}) = "
-    rows = "WHERE e.id BETWEEN :low AND :high AND " + values
-    args = {"low": low, "high": high}
-    missing = []
-    for number, run in enumerate(places):
-        args |= {f"r{number}": run.run * SLOTS + key + 1}
-        args |= {f"first{number}": run.first, f"ts{number}": run.min_ts}
-        missing.append(
-            f"NOT EXISTS (SELECT 1 FROM x WHERE x.r = :r{number} AND x.v = w.v"
-            f" AND x.ts = w.ts - :ts{number} AND x.id = w.id - :first{number})"
-        )
+def _compare(db: sqlite3.Connection, key: int, run: _Run, low: int, high: int) -> tuple[int, int]:
+    rows = f"WHERE e.id BETWEEN :low AND :high AND typeof(e.k{key}) = "
+    args = {"low": low, "high": high, "r": run.run * SLOTS + key + 1}
     count, gone = db.execute(
-        f"SELECT count(*), coalesce(sum({' AND '.join(missing)}), 0) FROM ("
+        "SELECT count(*), coalesce(sum(NOT EXISTS (SELECT 1 FROM x WHERE x.r = :r AND x.v = w.v"
+        " AND x.ts = w.ts - :ts AND x.id = w.id - :first)), 0) FROM ("
         f"SELECT e.k{key} AS v, e.ts AS ts, e.id AS id FROM rows.events e {rows}'text' UNION ALL"
         " SELECT j.value, e.ts, e.id FROM rows.events e"
         f" CROSS JOIN json_each(CAST(e.k{key} AS TEXT)) j {rows}'blob') w",
-        args,
+        args | {"first": run.first, "ts": run.min_ts},
     ).fetchone()
     return count, gone
 
@@ -253,12 +236,11 @@ def _entries(db: sqlite3.Connection, run: _Run, floor: int) -> int:
     return int(count)
 
 
-def _check_sums(db: sqlite3.Connection, *, is_merging: bool) -> list[str]:
-    absent = "" if is_merging else f"(s.n IS NULL AND g.n >= {DENSE}) OR "
+def _check_sums(db: sqlite3.Connection) -> list[str]:
     (wrong,) = db.execute(
         "SELECT count(*) FROM (SELECT r, v, count(*) AS n FROM x WHERE r % :slots > 0"
         " GROUP BY r, v) g LEFT JOIN sums s ON s.r = g.r AND s.v = g.v"
-        f" WHERE ({absent}s.n <> g.n)"
+        f" WHERE ((s.n IS NULL AND g.n >= {DENSE}) OR s.n <> g.n)"
         " AND g.r / :slots IN (SELECT run FROM sealed WHERE level >= 0)",
         {"slots": SLOTS},
     ).fetchone()

@@ -1,8 +1,10 @@
 """Runs of the SQLite index: how they are merged, and dropped.
 
 Each function is a step of a job, one transaction, and after every step the index gives exact
-answers: entries are moved from run to run, and whoever reads looks into all runs. A job that was
-cut off is found again by what is left to move.
+answers. A merge grows beside its sources, unseen, and takes their place in one step: if entries
+were moved, one key's would stand in the one and another key's in the other, and who asks for both
+would find neither. What it has of a slot tells how far a merge that was cut off has come. Levels
+below zero are not seen: -1 is to be dropped, -1 - L is a run of level L in the making.
 """
 
 import json
@@ -19,7 +21,7 @@ FAN: Final = 8
 
 
 class Merge(NamedTuple):
-    """A merge under way: the run that others are moved into, and those."""
+    """A merge under way: the run that others are copied into, and those."""
 
     target: int
     span: Span
@@ -28,8 +30,8 @@ class Merge(NamedTuple):
 
 def unfinished(db: sqlite3.Connection) -> Merge | None:
     """The merge that was begun and is not over, if there is one."""
-    row = db.execute("SELECT max(target) FROM sealed WHERE target > 0").fetchone()
-    if not row[0]:
+    row = db.execute("SELECT run FROM sealed WHERE level < -1").fetchone()
+    if row is None:
         return None
     ((_, span),) = _runs(db, "run = ?", row)
     return Merge(row[0], span, _runs(db, "target = ? AND level >= 0", row))
@@ -62,61 +64,67 @@ def begin_merge(db: sqlite3.Connection) -> Merge | None:
     with step(db):
         target = next_run(db)
         newest = db.execute("SELECT opening FROM sealed WHERE run = ?", (sources[-1][0],))
-        enlist(db, target, together, newest.fetchone()[0], level + 1)
+        enlist(db, target, together, newest.fetchone()[0], -2 - level)
         numbers = ",".join(str(run) for run, _ in sources)
         db.execute(f"UPDATE sealed SET target = ? WHERE run IN ({numbers})", (target,))
     return Merge(target, together, sources)
 
 
 def move(db: sqlite3.Connection, merge: Merge, slot: int, entries: int) -> bool:
-    """Move about so many entries a source of one slot; tell whether some are left."""
+    """Take over about so many more entries a source of one slot; tell whether some are left."""
+    r = merge.target * SLOTS + slot
     with step(db):
-        bound = _bound(db, merge, slot, entries)
-        parts, args = [], dict[str, Any](bound or {})
+        # Nothing at first; a step takes all entries of the last value and time that it takes.
+        done = db.execute(
+            "SELECT v, ts FROM x WHERE r = ? ORDER BY v DESC, ts DESC LIMIT 1", (r,)
+        ).fetchone() or ("", -1)
+        after = (done[0], done[1] + merge.span.min_ts)
+        bound = _bound(db, merge, slot, after, entries)
+        parts, args = [], dict[str, Any](r=r, v=after[0], w=bound and bound[0])
         for place, (run, span) in enumerate(merge.sources):
             args |= {
                 f"r{place}": run * SLOTS + slot,
                 f"ts{place}": span.min_ts - merge.span.min_ts,
                 f"id{place}": span.first - merge.span.first,
-                f"b{place}": args.get("ts", 0) - span.min_ts,
+                f"a{place}": after[1] - span.min_ts,
+                f"b{place}": bound and bound[1] - span.min_ts,
             }
-            below = f" AND (v, ts) <= (:v, :b{place})" if bound else ""
-            parts.append((place, f"x WHERE r = :r{place}{below}"))
-        args["r"] = merge.target * SLOTS + slot
-        moved = " UNION ALL ".join(
-            f"SELECT :r, v, ts + :ts{place}, id + :id{place} FROM {rows}" for place, rows in parts
-        )
+            upto = f" AND (v, ts) <= (:w, :b{place})" if bound else ""
+            parts.append(
+                f"SELECT :r, v, ts + :ts{place}, id + :id{place} FROM x"
+                f" WHERE r = :r{place} AND (v, ts) > (:v, :a{place}){upto}"
+            )
         if parts:
-            db.execute(f"INSERT INTO x {moved} ORDER BY 2, 3, 4", args)
-        for place, rows in parts:
-            db.execute(f"DELETE FROM {rows}", args)
-            db.execute(f"DELETE FROM sums WHERE r = :r{place}", args)
+            db.execute(f"INSERT INTO x {' UNION ALL '.join(parts)} ORDER BY 2, 3, 4", args)
         if bound is None and slot > 0:
-            note_sums(db, args["r"])
+            note_sums(db, r)
     return bound is not None
 
 
-def _bound(db: sqlite3.Connection, merge: Merge, slot: int, entries: int) -> dict[str, Any] | None:
-    """The value and the time up to which one step moves; None if it moves all that is left."""
+def _bound(
+    db: sqlite3.Connection, merge: Merge, slot: int, after: tuple[str, int], entries: int
+) -> tuple[str, int] | None:
+    """The value and the time up to which one step copies; None if it copies all that is left."""
     for run, span in merge.sources:
         row = db.execute(
-            "SELECT v, ts FROM x WHERE r = ? ORDER BY v, ts, id LIMIT 1 OFFSET ?",
-            (run * SLOTS + slot, entries),
+            "SELECT v, ts FROM x WHERE r = ? AND (v, ts) > (?, ?) ORDER BY v, ts, id"
+            " LIMIT 1 OFFSET ?",
+            (run * SLOTS + slot, after[0], after[1] - span.min_ts, entries),
         ).fetchone()
         if row is not None:
-            return {"v": row[0], "ts": row[1] + span.min_ts}
+            return row[0], row[1] + span.min_ts
     return None
 
 
 def end_merge(db: sqlite3.Connection, merge: Merge) -> None:
-    """Forget the sources, of which everything was moved."""
+    """Put the run in the place of its sources, of which everything was copied."""
     with step(db):
         if not merge.span.ordered:
             for _, span in merge.sources:
                 if span.ordered:
                     _index_source_times(db, merge, span)
-        db.execute("DELETE FROM sealed WHERE target = ? AND level >= 0", (merge.target,))
-        db.execute("UPDATE sealed SET target = 0 WHERE target = ?", (merge.target,))
+        db.execute("UPDATE sealed SET level = -1, target = 0 WHERE target = ?", (merge.target,))
+        db.execute("UPDATE sealed SET level = -1 - level WHERE run = ?", (merge.target,))
 
 
 def _index_source_times(db: sqlite3.Connection, merge: Merge, span: Span) -> None:
@@ -141,8 +149,8 @@ def _runs(db: sqlite3.Connection, where: str, args: Sequence[Any]) -> list[tuple
 
 
 def drop(db: sqlite3.Connection, entries: int) -> bool:
-    """Delete some entries of runs that were retired; tell whether there was something to do."""
-    row = db.execute("SELECT run FROM sealed WHERE level < 0 ORDER BY run LIMIT 1").fetchone()
+    """Delete some entries of runs that are to go; tell whether there was something to do."""
+    row = db.execute("SELECT run FROM sealed WHERE level = -1 ORDER BY run LIMIT 1").fetchone()
     if row is None:
         return False
     low, high = row[0] * SLOTS, row[0] * SLOTS + SLOTS - 1
