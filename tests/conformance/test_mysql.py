@@ -26,7 +26,7 @@ class TestMySQL(BackendConformance):
 
 
 class SmallMySQL(QuickMySQL):
-    LIMITS = Limits(scanned=100, gathered=4, counted=4)
+    LIMITS = Limits(scanned=250, gathered=4, counted=4)
     SWEEP_ROWS = 3
 
 

@@ -283,7 +283,7 @@ def test_a_person_with_an_open_transaction_delays_nobody_for_ever(
             cursor.execute("SELECT * FROM head FOR UPDATE")
             with session(backend) as db:
                 assert db.row("SELECT @@lock_wait_timeout, @@innodb_lock_wait_timeout") == (5, 5)
-            backend._writer().run("SET SESSION innodb_lock_wait_timeout = 1")
+            backend._opened().session().run("SET SESSION innodb_lock_wait_timeout = 1")
             with pytest.raises(errors.BackendUnavailable, match="holds it locked"):
                 add(backend)
         person.rollback()
@@ -367,11 +367,11 @@ def test_what_a_lost_session_has_not_committed_is_never_committed_later(
     backend: MySQLBackend,
 ) -> None:
     add(backend)
-    lost = backend._db
-    assert lost is not None
+    writer = backend._opened()
+    lost = writer.session()
     lost.run("START TRANSACTION")
     lost.run("UPDATE head SET last = 2")
-    backend._db = None
+    writer._db = None
     assert backend.last_id() == 1
     with pytest.raises(pymysql.err.OperationalError):
         lost.run("COMMIT")

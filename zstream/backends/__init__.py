@@ -24,7 +24,8 @@ def open_backend(url: str) -> Backend:
 
     Args:
         url: ``memory:``, ``sqlite:///relative/path``, ``sqlite:////absolute/path``,
-            ``postgresql://…``, ``mysql://…``, ``mariadb://…``, or a scheme of the ``zstream.backends`` entry point group.
+            ``postgresql://…``, ``mysql://…``, ``mariadb://…``, or a scheme of the
+            ``zstream.backends`` entry point group.
 
     Raises:
         ConfigError: No such scheme, or the URL is not one that this backend takes, or the

@@ -2,9 +2,7 @@
 
 import logging
 import random
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from zstream import keys as keys_
@@ -26,6 +24,7 @@ from zstream.backends.base import (
 from zstream.backends.mysql_errors import is_lost, translated
 from zstream.backends.mysql_read import Reader
 from zstream.backends.mysql_search import Limits
+from zstream.backends.mysql_writer import Writer
 from zstream.errors import BackendConflict, BackendUnavailable, StoreLocked
 from zstream.limits import MAX_INTEGER
 
@@ -55,14 +54,10 @@ class MySQLBackend(Backend):
         super().__init__(url)
         self._address = link.address_of(url)
         self.name = self._address.name
-        self._mutex = threading.RLock()
-        self._open = False
-        self._db: link.Session | None = None
-        self._number: int | None = None
+        self._writer: Writer | None = None
         self._idle: list[Reader] = []
         self._keys: tuple[str, ...] = ()
         self._promises: dict[str, str] = {}
-        self._run = 0
         self._lists = 0
         self._next_mark = 0
         self._floor = 0
@@ -73,38 +68,35 @@ class MySQLBackend(Backend):
     def open(self, keys: Sequence[str] | None) -> Head:
         """Make or check the store and begin a run; see the base class."""
         wanted = None if keys is None else keys_.check_keys(keys)
-        if self._open:
+        if self._writer is not None:
             raise StoreLocked(f"{self.name} is open already")
+        self._writer = writer = Writer(self._address, self.LOCK_S, self.TIMEOUT_S)
         try:
             with translated(self.name):
-                self._db = db = link.Session(self._address, self.TIMEOUT_S)
-                self._number = db.id
-                link.check_server(db, self.name)
-                link.lock(db, self.name, self.LOCK_S)
+                db = writer.connect()
                 schema.prepare(db, self.name, wanted or DEFAULT_KEYS)
                 self._keys = schema.stored_keys(db, self.name)
                 if wanted is not None:
                     schema.check_keys(wanted, self._keys, self.name)
                 self._look_at_promises(db)
-                self._open = True
-                with self._transaction():
-                    return self._begin_run(db)
+                with writer.transaction():
+                    return self._begin_run(db, writer)
         except BaseException as error:
             if not isinstance(error, Exception):
-                self._drop()  # in the midst of an answer, maybe
+                writer.drop()  # in the midst of an answer, maybe
             self.close()
             raise
 
-    def _begin_run(self, db: link.Session) -> Head:
+    def _begin_run(self, db: link.Session, writer: Writer) -> Head:
         node, last, floor, arrival, self._lists = db.row(
             "SELECT node, last, floor, arrival, lists FROM head FOR UPDATE"
         )
-        self._run = random.SystemRandom().randint(1, MAX_INTEGER)
-        db.run(f"INSERT INTO runs (run, began_after) VALUES ({self._run}, {last})")
-        db.run(f"UPDATE head SET run = {self._run}")
+        writer.run = run = random.SystemRandom().randint(1, MAX_INTEGER)
+        db.run(f"INSERT INTO runs (run, began_after) VALUES ({run}, {last})")
+        db.run(f"UPDATE head SET run = {run}")
         begun = db.rows("SELECT run, began_after FROM runs ORDER BY n")
         ends = [began for _, began in begun[1:]] + [last]
-        runs = tuple((run, end) for (run, _), end in zip(begun, ends, strict=True))
+        runs = tuple((each, end) for (each, _), end in zip(begun, ends, strict=True))
         producers = db.rows("SELECT id, epoch, last, refused, refusals, seen FROM producers")
         newest, oldest = db.row(
             "SELECT (SELECT MAX(arrival) FROM marks), (SELECT MIN(id) FROM events)"
@@ -112,7 +104,7 @@ class MySQLBackend(Backend):
         self._next_mark = 0 if newest is None else newest + self.MARK_US
         self._floor, self._swept = floor, (oldest or last + 1) - 1
         known = {row[0]: Producer(*row) for row in producers}
-        return Head(self._run, runs, node, last, floor, arrival, self._keys, known)
+        return Head(run, runs, node, last, floor, arrival, self._keys, known)
 
     def _look_at_promises(self, db: link.Session) -> None:
         self._promises = db.variables(_PROMISES)
@@ -129,86 +121,32 @@ class MySQLBackend(Backend):
 
     def close(self) -> None:
         """Close it; see the base class."""
-        self._open = False
-        with self._mutex:
-            if self._db is not None:
-                link.unlock(self._db)
-            self._drop()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
         self._close_idle()
 
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().session.close()
 
-    # ------------------------------------------------------------ the session that writes
-
-    def _drop(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            db.close()
-
-    def _check_open(self) -> None:
-        if not self._open:
+    def _opened(self) -> Writer:
+        if self._writer is None:
             raise BackendUnavailable(f"{self.name} is not open")
-
-    def _writer(self) -> link.Session:
-        self._check_open()
-        if self._db is None:
-            self._db = self._connect_again()
-        return self._db
-
-    def _connect_again(self) -> link.Session:
-        """Take the lock again, and make sure that nobody wrote meanwhile."""
-        db = link.Session(self._address, self.TIMEOUT_S)
-        try:
-            try:
-                link.lock(db, self.name, self.LOCK_S, predecessor=self._number)
-            except StoreLocked as error:
-                raise BackendConflict(str(error)) from error
-            run = db.row("SELECT run FROM head")[0]
-            if run != self._run:
-                raise BackendConflict(f"{self.name}: another daemon was here while we were not")
-        except BaseException:
-            db.close()
-            raise
-        self._number = db.id
-        return db
-
-    @contextmanager
-    def _transaction(self) -> Iterator[link.Session]:
-        with self._mutex:
-            db = self._writer()
-            try:
-                db.run("START TRANSACTION")
-                yield db
-                db.run("COMMIT")
-            except BaseException as error:
-                self._undo(db, error)
-                raise
-
-    def _undo(self, db: link.Session, error: BaseException) -> None:
-        # Who was interrupted in the midst of an answer cannot go on with the session.
-        if isinstance(error, Exception):
-            try:
-                with translated(self.name):
-                    db.run("ROLLBACK")
-                return
-            except BackendUnavailable as failure:
-                error.add_note(f"nor could it be rolled back: {failure}")
-        self._drop()
+        return self._writer
 
     # ------------------------------------------------------------ writing
 
     def append(self, batch: Batch) -> None:
         """Store a batch; see the base class."""
-        self._check_open()
+        writer = self._opened()
         check_batch(batch, len(self._keys))
         mark = batch.arrival >= self._next_mark
         entries = rows.in_lists(batch)
         for key in {entry[0] for entry in entries}:
             self._lists |= 1 << key  # readers look there from now on
-        with translated(self.name), self._transaction() as db:
-            self._move_head(db, batch)
+        with translated(self.name), writer.transaction() as db:
+            self._move_head(db, batch, writer.run)
             for statement in rows.inserts(batch):
                 db.run(statement)
             for statement in rows.list_inserts(entries):
@@ -220,24 +158,25 @@ class MySQLBackend(Backend):
         if mark:
             self._next_mark = batch.arrival + self.MARK_US
 
-    def _move_head(self, db: link.Session, batch: Batch) -> None:
+    def _move_head(self, db: link.Session, batch: Batch, run: int) -> None:
         last = batch.first + len(batch.ts) - 1
         moved = db.run(
             f"UPDATE head SET last = {last}, arrival = GREATEST(arrival, {batch.arrival}),"
-            f" lists = lists | {self._lists} WHERE run = {self._run} AND last = {batch.first - 1}"
+            f" lists = lists | {self._lists} WHERE run = {run} AND last = {batch.first - 1}"
         )
         if moved != 1:
-            run, found = db.row("SELECT run, last FROM head")
+            newest, found = db.row("SELECT run, last FROM head")
             raise BackendConflict(
                 f"{self.name}: the batch begins with {batch.first}, but the last id is {found}"
-                + ("" if run == self._run else ", and another daemon has the store")
+                + ("" if run == newest else ", and another daemon has the store")
             )
 
     def trim(self, floor: int) -> int:
         """Forget events; see the base class. Their rows are deleted by `tidy`."""
-        with translated(self.name), self._transaction() as db:
+        writer = self._opened()
+        with translated(self.name), writer.transaction() as db:
             run, last, before = db.row("SELECT run, last, floor FROM head FOR UPDATE")
-            if run != self._run:
+            if run != writer.run:
                 raise BackendConflict(f"{self.name}: another daemon has the store")
             floor = max(min(floor, last), before)
             db.run(f"UPDATE head SET floor = {floor}")
@@ -249,10 +188,11 @@ class MySQLBackend(Backend):
 
     def tidy(self) -> bool:
         """Delete a slice of the rows that were trimmed; see the base class."""
+        writer = self._opened()
         if self._swept < self._floor:
             high = min(self._swept + self.SWEEP_ROWS, self._floor)
             below = f"WHERE id > {self._swept} AND id <= {high}"
-            with translated(self.name), self._transaction() as db:
+            with translated(self.name), writer.transaction() as db:
                 db.run(f"DELETE FROM lists {below}")
                 db.run(f"DELETE FROM events {below}")
             self._swept = high
@@ -261,7 +201,7 @@ class MySQLBackend(Backend):
     # ------------------------------------------------------------ reading
 
     def _read(self, ask: Callable[[Reader], _Answer]) -> _Answer:
-        self._check_open()
+        self._opened()
         while True:
             try:
                 reader, idle = self._idle.pop(), True
@@ -279,16 +219,17 @@ class MySQLBackend(Backend):
                     continue
                 raise
             self._idle.append(reader)
-            if not self._open:  # closed meanwhile
+            if self._writer is None:  # closed meanwhile
                 self._close_idle()
             return answer
 
     def last_id(self) -> int:
         """The last id; see the base class."""
-        if self._db is None and self._open:
-            # A lost session may still be committing: only who has its lock knows.
-            with self._mutex, translated(self.name):
-                self._writer()
+        writer = self._opened()
+        if writer.lost:
+            # The session may still be committing: only who has its lock knows.
+            with translated(self.name):
+                writer.session()
         return self._read(lambda reader: reader.head().last)
 
     def items(self, query: Query) -> Page:
