@@ -46,7 +46,7 @@ def main() -> None:
             producer.push(size)
             took = watch.follow(head + size)[-1].at - began
             producer.pushed()
-            took += settle(running.pid, is_idle)
+            took += settle(running.pid, size, is_idle)
             table.run("CHECKPOINT")
             rates["behind the daemon"].append(round(size / took))
             rates["plain COPY"].append(round(size / table.copy(pool, size)))

@@ -84,19 +84,22 @@ def insert_lost(running: Server, date: float) -> int:
     return sum(LOST.values())
 
 
-def settle(pid: int, is_idle: Callable[[], bool] = lambda: True) -> float:
+def settle(pid: int, events: int, is_idle: Callable[[], bool] = lambda: True) -> float:
     """Wait until a daemon has nothing to do any more, a minute and a half at the longest.
 
     Args:
-        pid: The daemon's process; it is idle when it uses no processor for a second.
+        pid: The daemon's process; it is idle when it uses no processor for a second, or less
+            after few events.
+        events: How many it was given.
         is_idle: What else must be true all the while.
 
     Returns:
         The seconds that it had something to do.
     """
+    quiet = min(1.0, max(0.2, events / 500_000))
     began = busy = time.monotonic()
     used = cpu_seconds(pid)
-    while (now := time.monotonic()) - busy < 1.0 and now - began < SETTLE_S:
+    while (now := time.monotonic()) - busy < quiet and now - began < SETTLE_S:
         time.sleep(0.1)
         before, used = used, cpu_seconds(pid)
         if used - before > 0.01 or not is_idle():
@@ -158,7 +161,7 @@ def make(place: Path, note: Path, count: int, body_bytes: int, late: bool) -> No
     with daemon(f"sqlite:///{place}") as running:
         took = fill(running, count, body_bytes=body_bytes, late=late)
         busy = memory(running.pid)
-        settled = settle(running.pid)
+        settled = settle(running.pid, count)
         with Watch(running.url) as watch:
             stored = watch.look().head
         size = disk_bytes(place)

@@ -54,7 +54,7 @@ class Zstream:
         took = seen[-1].at - began
         self.producer.pushed()
         self.took += took
-        self.settled += settle(self.running.pid)
+        self.settled += settle(self.running.pid, count)
         self.cpu += cpu_seconds(self.running.pid) - cpu
         self.rates.append(round(count / took))
         self.stops.append(longest_stop(seen[1:]))

@@ -112,7 +112,19 @@ def postgres_program(name: str) -> str:
 
 def make_cluster(initdb: str, data: Path, user: str | None) -> None:
     """Make a cluster that trusts whoever connects."""
-    command = [initdb, "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C"]
+    command = [
+        initdb,
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "-N",
+    ]
     try:
         subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, check=True)
     except OSError as error:
