@@ -4,9 +4,10 @@ import gc
 import os
 import re
 import signal
+import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from zstream import __version__, errors
+from zstream.backends import open_backend
+from zstream.backends.base import Batch
 from zstreamd.cli import Exit, main
 from zstreamd.cli.exits import exit_code
+from zstreamd.cli.progress import Progress, draw
 from zstreamd.cli.serve import STOP_SIGNALS, stop_on_signals
 from zstreamd.server import Server
 from zstreamd.settings import Settings, all_settings, flag
@@ -188,3 +192,102 @@ def test_a_signal_that_another_thread_gets_ends_the_run_all_the_same() -> None:
         ended.set()
         thread.join()
     assert not rescued
+
+
+# ---------------------------------------------------------------- the commands for a store
+
+
+@pytest.fixture
+def do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run a command on ./s.db, which must end with this code; gives what it said."""
+    monkeypatch.chdir(tmp_path)
+
+    def do(*words: str, code: int = 0, store: str = "sqlite:///s.db") -> str:
+        with (tmp_path / "err").open("w+") as err:
+            with monkeypatch.context() as patched:
+                patched.setattr("zstreamd.logs._STDERR", err.fileno())
+                result = CliRunner().invoke(main, [*words, "--store", store])
+            err.seek(0)
+            said = result.output + err.read()
+        assert result.exit_code == code, said
+        return said
+
+    return do
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """A store s.db of some events."""
+    path = tmp_path / "s.db"
+    backend = open_backend(f"sqlite:///{path}")
+    backend.open(["kind", "user"])
+    bodies = [msgpack.packb({"kind": "a", "user": n, "n": n % 3}) for n in range(300)]
+    columns = [["a"] * 300, [str(n) for n in range(300)]]
+    backend.append(Batch(1, list(range(300)), bodies, columns, 5))
+    backend.close()
+    return path
+
+
+def test_commands_for_a_store_that_is_not_there(do: Callable[..., str], tmp_path: Path) -> None:
+    for words in (["check"], ["reindex"], ["reindex", "--keys", "a"], ["backup", "c"]):
+        assert "zstreamd: there is no store s.db" in do(*words, code=Exit.CONFIG)
+    assert "zstreamd: there is no file c" in do("restore", "c", code=Exit.CONFIG)
+    for words in (["check"], ["reindex"], ["backup", "c"], ["restore", "c"]):
+        assert "use its own tools" in do(*words, code=Exit.CONFIG, store="memory:")
+    assert "cannot be a key" in do("reindex", "--keys", "a,,b", code=Exit.CONFIG)
+    assert "unknown store" in do("check", code=Exit.CONFIG, store="nosuch:")
+    assert {each.name for each in tmp_path.iterdir()} <= {"err", "s.db-lock"}
+
+
+def test_commands_for_a_store(do: Callable[..., str], filled: Path, tmp_path: Path) -> None:
+    assert "sqlite:///s.db is in order" in do("check")
+    assert "c.db has sqlite:///s.db up to event 300" in do("backup", "c.db")
+    assert "c.db is there already" in do("backup", "c.db", code=Exit.CONFIG)
+    said = do("reindex", "--keys", "n,user")
+    assert "indexed anew and has the keys n,user" in said
+    assert "writing events anew: 0 of 300" in said
+    assert "s.db is indexed anew\n" in do("reindex")
+    backend = open_backend("sqlite:///s.db")
+    assert backend.open(None).keys == ("n", "user")
+    backend.close()
+    said = do("restore", "c.db")
+    assert "sqlite:///s.db is c.db, up to event 300" in said
+    assert re.search("the store that was there is now .*/s.db-replaced-2", said)
+    assert "in order" in do("check")
+    with closing(sqlite3.connect(filled)) as db, db:
+        db.execute("DELETE FROM events WHERE id = 7")
+    assert "1 events from 1 to 300 are missing\n" in do("check", code=Exit.STORE)
+    filled.write_bytes(b"something else")
+    assert "not a store of zstream" in do("check", code=Exit.STORE)
+
+
+def test_a_store_that_is_served(do: Callable[..., str], filled: Path) -> None:
+    backend = open_backend("sqlite:///s.db")
+    backend.open(None)
+    for words in (["check"], ["reindex"], ["restore", "err"]):
+        assert "stop that one" in do(*words, code=Exit.LOCKED)
+    assert "up to event 300" in do("backup", "c.db")
+    backend.close()
+
+
+def test_the_keys_may_stand_in_the_file(do: Callable[..., str], filled: Path) -> None:
+    Path("z.toml").write_text('keys = ["n"]\nstore = "sqlite:///none.db"\n', encoding="utf-8")
+    assert "has the keys n\n" in do("reindex", "--config", "z.toml")
+
+
+def test_a_daemon_with_other_keys_says_what_to_do(do: Callable[..., str], filled: Path) -> None:
+    said = do("--keys", "n", "--listen", "tcp://127.0.0.1:*", code=Exit.MISMATCH)
+    assert "zstreamd reindex --store sqlite:///s.db --keys n" in said
+
+
+def test_progress_is_lines_or_a_bar(capfd: pytest.CaptureFixture[str]) -> None:
+    with Progress() as progress:
+        progress("counting", 0, 5_000)
+        progress("counting", 1, 5_000)  # too soon for another line
+        progress("sorting", 1_000, 4_000)
+        progress("a word", 0, 0)
+    assert capfd.readouterr().err == "counting: 0 of 5,000\nsorting: 1,000 of 4,000\na word\n"
+    assert draw("sorting", 1_000, 4_000, 20.0) == (
+        "sorting  25% [######------------------] 1,000 of 4,000  1:00 left"
+    )
+    assert draw("sorting", 0, 4_000, 0.0) == "sorting   0% [------------------------] 0 of 4,000"

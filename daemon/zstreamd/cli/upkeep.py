@@ -108,7 +108,7 @@ def _do(
     job: Callable[[Backend, Settings, Progress], str], config: Path | None, flags: dict[str, Any]
 ) -> None:
     logging.basicConfig(format="zstreamd: %(message)s", level=logging.ERROR)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings()
     try:
         settings = load(flags, os.environ, config)
@@ -123,3 +123,5 @@ def _do(
         message = explain(error, code, settings.store_name)
         write_line(f"zstreamd: {message.replace(settings.store, settings.store_name)}")
         raise SystemExit(code) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
