@@ -78,13 +78,11 @@ class Disk:
             vfs.unregister()
 
     def _connect(self, database: str, **more: Any) -> driver.Connection:
-        return driver.connect(database, self.vfs, self._rewrite, **more)
+        lowers = self._lower is not None and "-index" not in database
+        return driver.connect(database, self.vfs, self._rewrite if lowers else str, **more)
 
     def _rewrite(self, sql: str) -> str:
-        # The index file of a store is attached, or has "index" in its pragma's schema.
-        if self._lower is None:
-            return sql
-        return re.sub(r"(PRAGMA (main\.)?synchronous *= *)\w+", rf"\g<1>{self._lower}", sql)
+        return re.sub(r"(PRAGMA synchronous *= *)\w+", rf"\g<1>{self._lower}", sql)
 
     def _watched(self, name: str) -> Callable[..., None]:
         call = getattr(os, name)

@@ -102,6 +102,9 @@ class Connection:
     def interrupt(self) -> None:
         self.apsw.interrupt()
 
+    def set_progress_handler(self, handler: Callable[[], int] | None, steps: int) -> None:
+        self.apsw.set_progress_handler(handler, steps or 1)
+
     def set_busy(self, seconds: float) -> None:
         self.apsw.set_busy_timeout(round(seconds * 1000))
 

@@ -8,6 +8,7 @@ the step). A step is a statement that may change a database, or a call that chan
 or syncs, told by the functions of zstream that lead to it.
 """
 
+import importlib
 import json
 import os
 import re
@@ -15,17 +16,27 @@ import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
-#: Smaller than anybody would want: a hundred events take every path.
-SMALL: Final = {
-    "SEAL_ROWS": 60,
-    "SWEEP_ROWS": 25,
-    "BUDGET": 300,
-    "BY_ID_LIMIT": 200,
-}
+#: What is to be set, and to what: smaller than anybody would want, so that a hundred events take
+#: every path.
+SMALL: Final = (
+    ("zstream.backends.sqlite:SQLiteBackend.SEAL_ROWS", 60),
+    ("zstream.backends.sqlite:SQLiteBackend.SEAL_BYTES", 40_000),
+    ("zstream.backends.sqlite:SQLiteBackend.SWEEP_ROWS", 25),
+    ("zstream.backends.sqlite:SQLiteBackend.BUDGET", 300),
+    ("zstream.backends.sqlite_file:CHECKPOINT_PAGES", 100),
+    ("zstream.backends.sqlite_keeper:Keeper.STEP_ENTRIES", 40),
+    ("zstream.backends.sqlite_keeper:Keeper.BUSY_ROWS", 1_000_000),
+    ("zstream.backends.sqlite_keeper:Keeper.IDLE_S", 0.01),
+    ("zstream.backends.sqlite_keeper:Keeper.RETRY_S", 0.01),
+    ("zstream.backends.sqlite_merge:FAN", 4),
+    ("zstream.backends.sqlite_runs:DENSE", 5),
+    ("zstream.backends.sqlite_reindex:_SLICE_ROWS", 200),
+    ("zstream.backends.sqlite_copy:_SLICE_ROWS", 200),
+)
 _QUIET: Final = re.compile(
     r"\s*(SELECT|WITH|EXPLAIN|PRAGMA(?! *(wal_checkpoint|user_version *=|application_id *=)))", re.I
 )
@@ -128,15 +139,23 @@ def _count(steps: Steps, name: str) -> None:
     setattr(os, name, counted)
 
 
+def small() -> Iterator[tuple[Any, str, int | float]]:
+    """What has to be set to have small runs and slices: of what, its name, and the value."""
+    for where, value in SMALL:
+        module, _, names = where.partition(":")
+        target: Any = importlib.import_module(module)
+        *outer, name = names.split(".")
+        for each in outer:
+            target = getattr(target, each)
+        assert hasattr(target, name), where
+        yield target, name, value
+
+
 def main() -> None:
     plan = json.loads(os.environ.pop("FAULTS"))
     install(Steps(plan))
-    from zstream.backends import sqlite, sqlite_file
-
-    for name, value in SMALL.items():
-        if hasattr(sqlite.SQLiteBackend, name):
-            setattr(sqlite.SQLiteBackend, name, value)
-    sqlite_file._CHECKPOINT_PAGES = 100
+    for target, name, value in small():
+        setattr(target, name, value)
     from zstreamd import cli
 
     cli.main()

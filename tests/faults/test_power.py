@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import msgpack
 import pytest
@@ -17,10 +16,10 @@ from zstream.backends import sqlite_file
 from zstream.backends.base import Batch, Position, Producer, Query
 from zstream.backends.sqlite import SQLiteBackend
 
-from . import schema1
+from . import launcher, schema1
 from .disk import Disk, Luck, after_cut, all_kept, none_kept, some_kept
-from .launcher import SMALL
 from .model import DATED, KEYS, Filter, Model, Row, check_whole, make_event
+from .process import PATIENCE_S
 
 Told = Callable[[str], None]
 
@@ -30,11 +29,15 @@ BATCHES = 60
 GETTERS = [keys.getter(key) for key in KEYS]
 
 
-def small(folder: Path) -> SQLiteBackend:
-    """A backend for which a hundred events are many."""
-    sizes = {name: value for name, value in SMALL.items() if hasattr(SQLiteBackend, name)}
-    made: type[SQLiteBackend] = type("Small", (SQLiteBackend,), sizes)
-    return made(f"sqlite:///{folder}/store.db")
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for target, name, value in launcher.small():
+        monkeypatch.setattr(target, name, value)
+    monkeypatch.setattr(sqlite_file, "CHECKPOINT_PAGES", 40)
+
+
+def store_in(folder: Path) -> SQLiteBackend:
+    return SQLiteBackend(f"sqlite:///{folder}/store.db")
 
 
 class State(NamedTuple):
@@ -126,8 +129,8 @@ def make_rows(first: int, count: int, rng: random.Random) -> list[Row]:
 
 def record(run: Run, rng: random.Random, batches: int) -> Run:
     """Have a backend do everything that it does: open, append, trim, put in order, close."""
-    with run.disk.installed(), mock.patch.object(sqlite_file, "_CHECKPOINT_PAGES", 40):
-        backend = small(run.disk.folder)
+    with run.disk.installed():
+        backend = store_in(run.disk.folder)
         try:
             run.step(run.states[-1], backend.open, KEYS)
             for _ in range(batches):
@@ -152,6 +155,8 @@ def _act(run: Run, backend: SQLiteBackend, rng: random.Random) -> None:
         run.step(State(last, floor, batch), backend.trim, floor)
     while rng.random() < 0.7 and backend.tidy():
         pass
+    if rng.random() < 0.3:
+        assert backend.settle(PATIENCE_S)
 
 
 def found_in(backend: SQLiteBackend) -> State:
@@ -175,7 +180,7 @@ def leave(run: Run, end: int, luck: Luck, folder: Path) -> list[State]:
 def check(run: Run, end: int, luck: Luck, folder: Path, rng: random.Random) -> None:
     """Open what a cut left behind and compare it with what was known at that moment."""
     states = leave(run, end, luck, folder)
-    backend = small(folder)
+    backend = store_in(folder)
     try:
         found = found_in(backend)
         assert found in states, f"known was {states[0]}"
@@ -189,6 +194,7 @@ def check(run: Run, end: int, luck: Luck, folder: Path, rng: random.Random) -> N
         Model(rows + more).compare(reader, rng, 1)
     finally:
         backend.close()
+    assert backend.check(lambda *_: None) == []
 
 
 Cut = tuple[str, int, Luck]
@@ -251,7 +257,7 @@ def test_power_cuts_while_it_recovers(
         leave(first, end, some_kept(rng), folder)
         copy = tmp_path / f"copy {each}"
         shutil.copytree(folder, copy)
-        backend = small(copy)
+        backend = store_in(copy)
         state = found_in(backend)
         backend.close()
         run = Run(Disk(folder), first.rows[: state.last], [state])
