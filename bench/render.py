@@ -190,13 +190,13 @@ def weights(results: Results) -> str:
         if "files" in line
     ]  # fmt: skip
     starts = [
-        [line["after"], line["median_s"], line["longest_s"], line["resident_mb"]]
+        [line["after"], line["median_s"], line["longest_s"], line["first_answer_s"]]
         for line in results.all("start")
         if "median_s" in line
     ]
     head = ["filled in arrays of 1,000", "events/s", "resident MB", "settled MB", "highest MB",
             "disk B an event"]  # fmt: skip
-    after = ["start of the daemon, after it was", "median s", "longest s", "resident MB"]
+    after = ["start of the daemon, after it was", "median s", "longest s", "first answer, median s"]
     return f"{table(head, filled)}\n{table(after, starts)}"
 
 
