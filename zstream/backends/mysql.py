@@ -24,6 +24,7 @@ from zstream.backends.base import (
 from zstream.backends.mysql_errors import is_lost, translated
 from zstream.backends.mysql_read import Reader
 from zstream.backends.mysql_search import Limits
+from zstream.backends.mysql_upkeep import MySQLUpkeep
 from zstream.backends.mysql_writer import Writer
 from zstream.errors import BackendConflict, BackendUnavailable, StoreLocked
 from zstream.limits import MAX_INTEGER
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 _PROMISES = ("innodb_flush_log_at_trx_commit", "innodb_doublewrite", "sync_binlog", "log_bin")
 
 
-class MySQLBackend(Backend):
+class MySQLBackend(MySQLUpkeep, Backend):
     """One session that writes and holds the lock; a session for each read under way."""
 
     #: The work of one query.

@@ -29,6 +29,7 @@ _VALUE: Final = "VARBINARY(256)"
 _DENIED: Final = (1044, 1142, 1227)
 _NAME_LENGTH: Final = 64
 _VIEW: Final = "stream"
+_REPLACED: Final = ("events_old", "lists_old", "meta_old")
 
 
 def tables(keys: int, suffix: str = "") -> dict[str, str]:
@@ -98,6 +99,22 @@ def prepare(session: Session, name: str, keys: Sequence[str]) -> None:
         BackendCorrupt: Tables of these names are there which are not zstream's.
         StoreMismatch: They are of a newer version.
     """
+    if is_complete(session, name):
+        drop_leftovers(session)
+        return
+    found = _present(session)
+    if _VIEW in found and "meta" not in found:
+        raise BackendCorrupt(f"{name} is not a store of zstream: it has a {_VIEW} of somebody else")
+    _make(session, name, keys, set(found))
+
+
+def is_complete(session: Session, name: str) -> bool:
+    """Whether there is a store, and nothing of it is missing.
+
+    Raises:
+        BackendCorrupt: Tables of these names are there which are not zstream's.
+        StoreMismatch: They are of a newer version.
+    """
     found = _present(session)
     if foreign := sorted(each for each, ours in found.items() if not ours and each != _VIEW):
         raise BackendCorrupt(
@@ -105,26 +122,32 @@ def prepare(session: Session, name: str, keys: Sequence[str]) -> None:
             " give zstream a database of its own"
         )
     version = get(session, "schema") if "meta" in found else None
-    if version is None:
-        if _VIEW in found and "meta" not in found:
-            raise BackendCorrupt(
-                f"{name} is not a store of zstream: it has a {_VIEW} of somebody else"
-            )
-        _make(session, name, keys, set(found))
-    elif int(version) > SCHEMA:
+    if version is not None and int(version) > SCHEMA:
         raise StoreMismatch(
             f"{name} has schema {version}; this version of zstream reads up to {SCHEMA}:"
             " use a newer zstream"
         )
+    return version is not None
+
+
+def names() -> tuple[str, ...]:
+    """The names of all tables."""
+    return tuple(_all(1))
+
+
+def drop_leftovers(session: Session) -> None:
+    """Drop the tables that a change of keys has replaced."""
+    old = [name for name, ours in _present(session).items() if ours and name in _REPLACED]
+    if old:
+        session.run(f"DROP TABLE {', '.join(sorted(old))}")
 
 
 def _present(session: Session) -> dict[str, bool]:
     """Tables of our names, and whether they are ours."""
-    ours = (*_all(1), _VIEW)
-    names = ",".join(f"'{each}'" for each in ours)
+    ours = ",".join(f"'{each}'" for each in (*names(), *_REPLACED, _VIEW))
     rows = session.rows(
         "SELECT TABLE_NAME, TABLE_COMMENT FROM information_schema.TABLES"
-        f" WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({names})"
+        f" WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({ours})"
     )
     return {bytes(name).decode(): bytes(comment) == b"zstream" for name, comment in rows}
 
