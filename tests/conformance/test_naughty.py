@@ -10,12 +10,21 @@ from zstream.backends import open_backend
 from zstream.backends.base import Batch, Query
 
 
-@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
-def test_naughty_strings_are_found_exactly(scheme: str, shared_data: Path, tmp_path: Path) -> None:
+def url_of(scheme: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    if scheme == "mysql":
+        server = request.getfixturevalue("mariadb")
+        return str(server.url(server.database()))
+    return "memory:" if scheme == "memory" else f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.mark.parametrize("scheme", ["memory", "mysql", "sqlite"])
+def test_naughty_strings_are_found_exactly(
+    scheme: str, shared_data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     strings = json.loads((shared_data / "vectors" / "blns.json").read_text(encoding="utf-8"))
     texts = list(dict.fromkeys(filter(lambda s: keys.index_text(s) is not None, strings)))
     assert len(texts) > 490
-    backend = open_backend("memory:" if scheme == "memory" else f"sqlite:///{tmp_path}/store.db")
+    backend = open_backend(url_of(scheme, tmp_path, request))
     backend.open(["text", "list"])
     count = len(texts)
     columns = [[*texts], [("common", text) if text != "common" else text for text in texts]]
