@@ -182,10 +182,12 @@ class PostgresBackend(Backend):
         return floor - before
 
     def tidy(self) -> bool:
-        """Drop a partition that was trimmed, or delete some rows; see the base class."""
-        floor = self._rows.snapshot.view.floor
+        """Index rows in memory, drop a partition that was trimmed, or delete some rows."""
+        view = self._rows.snapshot.view
+        floor = view.floor
+        left = [segment.settle(1) for segment in view.segments]
         if self._swept >= floor or time.monotonic() < self._tidy_at:
-            return False
+            return any(left)
         with self._as_writer() as (writer, _):
             try:
                 return self._tidy(writer.db, floor)
@@ -210,6 +212,17 @@ class PostgresBackend(Backend):
                 return upto < floor
         self._swept = floor
         return False
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until every partition that is full is sealed; return whether that is so.
+
+        Args:
+            timeout_s: How long to wait, in seconds.
+        """
+        keeper = self._keeper
+        if keeper is None:
+            raise BackendUnavailable(f"{self.name} is not open")
+        return keeper.settle(timeout_s)
 
     # ------------------------------------------------------------ reading
 

@@ -17,8 +17,11 @@ from zstream.backends.postgres_rows import Rows
 
 _log = logging.getLogger("zstream.backends.postgres")
 
-#: Sorting a partition's rows into an index, or counting them, may take so much memory.
-_MEMORY: Final = "SET maintenance_work_mem = '128MB'; SET work_mem = '64MB'"
+#: Memory to sort a partition's rows into an index, or to count them, and how many rows tell
+#: which values are frequent (300 times as many).
+_SETTINGS: Final = (
+    "SET maintenance_work_mem = '128MB'; SET work_mem = '64MB'; SET default_statistics_target = 20"
+)
 
 
 class Widths:
@@ -81,6 +84,7 @@ class Keeper(threading.Thread):
         self._attaching = threading.Lock()
         self._wanted = threading.Event()
         self._wanted.set()
+        self._stepped = threading.Condition()
         self._stopping = False
         self._db: link.Connection | None = None
         self.failure: str | None = None
@@ -88,6 +92,15 @@ class Keeper(threading.Thread):
     def wake(self) -> None:
         """There may be something to do."""
         self._wanted.set()
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing is left to do; return whether it came to that."""
+        self.wake()
+        with self._stepped:
+            return self._stepped.wait_for(self._is_at_rest, timeout_s)
+
+    def _is_at_rest(self) -> bool:
+        return not self.lacks_room() and self._full() is None
 
     def stop(self) -> None:
         """End it, also in the midst of a statement: what that did is undone."""
@@ -114,6 +127,8 @@ class Keeper(threading.Thread):
         try:
             while not self._stopping and self._step():
                 self.failure = None
+                with self._stepped:
+                    self._stepped.notify_all()
         except psycopg.Error as error:
             if self._stopping:
                 return
@@ -137,7 +152,7 @@ class Keeper(threading.Thread):
     def _connection(self) -> link.Connection:
         if self._db is None:
             self._db = link.connect(self._address, self._lock_timeout_s)
-            self._db.execute(_MEMORY)
+            self._db.execute(_SETTINGS)
         return self._db
 
     def _step(self) -> bool:
@@ -146,18 +161,25 @@ class Keeper(threading.Thread):
         if self.lacks_room():
             self.reserve(self._connection(), now.room + 1)
             return True
-        view = now.view
+        part = self._full()
+        if part is None:
+            return False
+        try:
+            sealed = parts.seal(self._connection(), part, self._keys)
+        except psycopg.errors.UndefinedTable:
+            if part in self._rows.snapshot.parts:
+                raise
+            return True  # it was trimmed and dropped meanwhile
+        self._rows.seal(sealed)
+        return True
+
+    def _full(self) -> parts.Part | None:
+        """The first partition that is full, not sealed, and not trimmed altogether."""
+        now = self._rows.snapshot
         for part in now.parts:
-            if view.floor < part.last <= view.head:
-                try:
-                    sealed = parts.seal(self._connection(), part, self._keys)
-                except psycopg.errors.UndefinedTable:
-                    if part in self._rows.snapshot.parts:
-                        raise
-                    return True  # it was trimmed and dropped meanwhile
-                self._rows.seal(sealed)
-                return True
-        return False
+            if now.view.floor < part.last <= now.view.head:
+                return part
+        return None
 
     def lacks_room(self) -> bool:
         """Whether there is no empty partition beyond the one that rows come into."""

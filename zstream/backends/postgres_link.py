@@ -48,18 +48,18 @@ def address_of(url: str) -> Address:
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES or not url.startswith(f"{parts.scheme}://"):
         raise ConfigError(f"a store in PostgreSQL has another URL; {_HINT}")
-    given = [each for each in parts.query.split("&") if each]
+    before, _, query = url.partition("?")
+    given = [each for each in query.split("&") if each]
     schemas = [unquote(each[7:]) for each in given if each.startswith("schema=")]
     rest = "&".join(each for each in given if not each.startswith("schema="))
     schema = schemas[-1] if schemas else _DEFAULT_SCHEMA
     if not 0 < len(schema.encode()) <= NAME_BYTES or "\0" in schema or schema.startswith("pg_"):
         raise ConfigError(f"{schema!r} cannot be the schema of a store; {_HINT}")
-    plain = parts._replace(query=rest, fragment="").geturl()
     try:
-        known = conninfo.conninfo_to_dict(plain)
+        known = conninfo.conninfo_to_dict(f"{before}?{rest}" if rest else before)
     except psycopg.ProgrammingError as error:
         # libpq quotes what it does not understand, which may be a part of the password.
-        secret = "@" in parts.netloc or "password" in parts.query
+        secret = "@" in parts.netloc or "password" in query
         why = "" if secret else f": {' '.join(str(error).split())}"
         raise ConfigError(f"libpq does not take the store's URL{why}; {_HINT}") from None
     info = conninfo.make_conninfo(

@@ -101,7 +101,7 @@ class Reader:
                 depth = want if not query.filter else max(min(budget, 4 * want), 1)
                 candidates = [_by_id(runs[0], args)]
                 args.values.update(after=done, depth=depth)
-                budget -= depth
+                budget -= min(depth, runs[0].last - max(done, runs[0].first - 1))
             found, last = self._oldest(candidates, args, want)
             ids += found
             if len(ids) >= query.limit:

@@ -9,6 +9,7 @@ from zstream.backends.base import Head
 from zstream.backends.index import Segment, View
 from zstream.backends.postgres_link import Connection
 from zstream.backends.postgres_parts import Part, Sealed
+from zstream.errors import BackendCorrupt
 from zstream.keys import Value
 
 #: Rows that are read at once when the index in memory is made anew.
@@ -155,7 +156,10 @@ def load(db: Connection, rows: Rows, keys: int, head: int) -> None:
     """Read the rows above the head of what is in memory, up to an id, into memory."""
     columns = ", ".join(f"array_agg(k{key})" for key in range(keys))
     while (done := rows.snapshot.view.head) < head:
-        part, count = pieces(rows.snapshot, min(head - done, _LOADED_ROWS))[0]
+        found = pieces(rows.snapshot, min(head - done, _LOADED_ROWS))
+        if not found:
+            raise BackendCorrupt(f"there is no partition for the events from {done + 1} on")
+        part, count = found[0]
         # As one row: each row that is fetched would hand the GIL over.
         row = db.execute(
             f"SELECT array_agg(ts), jsonb_agg(lists), {columns} FROM (SELECT *"
@@ -163,9 +167,9 @@ def load(db: Connection, rows: Rows, keys: int, head: int) -> None:
             " ORDER BY id) e"
         ).fetchone()
         if row is None or row[0] is None or len(row[0]) != count:
-            raise LookupError(f"rows from {done + 1} to {done + count}")
-        ts, lists, *found = row
+            raise BackendCorrupt(f"events from {done + 1} to {done + count} are missing")
+        ts, lists, *values = row
         for number, several in enumerate(lists):
-            for key, values in (several or {}).items():
-                found[int(key)][number] = tuple(values)
-        rows.append(ts, found)
+            for key, texts in (several or {}).items():
+                values[int(key)][number] = tuple(texts)
+        rows.append(ts, values)

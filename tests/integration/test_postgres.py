@@ -1,0 +1,446 @@
+"""What only the store in PostgreSQL has: a server that dies, other sessions, partitions."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+
+from zstream import errors
+from zstream.backends.base import Batch, Producer, Query
+from zstream.backends.postgres import PostgresBackend
+
+from ..servers.postgres import Postgres
+
+
+class Small(PostgresBackend):
+    """Small partitions, and little patience."""
+
+    FIRST_ROWS = 10
+    SEAL_ROWS = 10
+    LOCK_TIMEOUT_S = 0.1
+    CHANGE_TIMEOUT_S = 0.05
+    RETRY_S = 0.02
+    OPEN_TIMEOUT_S = 0.5
+
+
+@pytest.fixture
+def schema(postgres: Postgres) -> Iterator[str]:
+    name = postgres.schema()
+    yield name
+    postgres.drop(name)
+
+
+@pytest.fixture
+def backend(postgres: Postgres, schema: str) -> Iterator[Small]:
+    backend = Small(postgres.url(schema))
+    backend.open(["kind", "user"])
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def person(postgres: Postgres, schema: str) -> "Iterator[psycopg.Connection[tuple[Any, ...]]]":
+    """Somebody with psql, in the store's schema."""
+    with postgres.connect() as db:
+        db.execute(f'SET search_path = "{schema}"')
+        yield db
+
+
+def batch(first: int, count: int = 1, body: bytes | None = None) -> Batch:
+    ids = range(first, first + count)
+    bodies = [b"event %d" % id if body is None else body for id in ids]
+    columns = [["a"] * count, [("u", f"u{id}") if id % 3 else f"u{id}" for id in ids]]
+    return Batch(first, [1_000 + id for id in ids], bodies, columns, first)
+
+
+def add(backend: PostgresBackend, count: int = 1) -> int:
+    backend.append(batch(backend.last_id() + 1, count))
+    return backend.last_id()
+
+
+def check(backend: PostgresBackend, last: int, floor: int = 0) -> None:
+    """Every event from above the floor to the last is there once, whoever asks in whatever way."""
+    ids = list(range(last, floor, -1))
+    assert backend.last_id() == last
+    page = backend.items(Query())
+    assert (list(page.ids), page.head) == (ids, last)
+    assert list(page.bodies) == [b"event %d" % id for id in ids]
+    lists = [id for id in ids if id % 3]
+    assert list(backend.items(Query(((1, ("u",)),))).ids) == lists
+    assert list(backend.replay(Query(((0, ("a",)), (1, ("u",)))), 0).ids) == lists[::-1]
+    assert backend.count(Query(((1, ("u",)),))) == len(lists)
+    assert backend.count(Query(((0, ("a",)),), since=0)) == len(ids)
+    for id in (ids[0], ids[-1]):
+        assert list(backend.items(Query(((1, (f"u{id}",)),))).ids) == [id]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for another thread to come so far."""
+    pause = threading.Event()
+    for _ in range(2_000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never came true")
+
+
+# ---------------------------------------------------------------- what a person sees
+
+
+def test_a_person_can_read_it(postgres: Postgres, schema: str) -> None:
+    backend = PostgresBackend(postgres.url(schema))
+    keys = ["id", "User", "user", "x.y", 'a"b', "50%", "k" * 80, "k" * 70, "body"]
+    backend.open(keys)
+    ts = 1_420_070_400_000_001
+    columns: list[list[Any]] = [[f"v{n}"] for n in range(len(keys) - 1)]
+    backend.append(Batch(1, [ts], [b"packed"], [*columns, [("l", "m")]], 1))
+    with postgres.connect() as db:
+        cursor = db.execute(f'SELECT * FROM "{schema}".stream')  # type: ignore[call-overload]
+        assert [column.name for column in cursor.description] == [
+            "id", "ts", "date", "id 2", "User", "user", "x.y", 'a"b', "50%", "k" * 63,
+            "k" * 59 + " 2", "body 2", "lists", "body",
+        ]  # fmt: skip
+        row = cursor.fetchone()
+        assert row[:2] == (1, ts)
+        assert row[2].isoformat() == "2015-01-01T00:00:00.000001+00:00"
+        assert row[3:] == (*(f"v{n}" for n in range(8)), None, {"8": ["l", "m"]}, b"packed")
+    backend.trim(1)
+    assert postgres.ask(f'SELECT count(*) FROM "{schema}".stream') == [(0,)]
+    backend.close()
+
+
+def test_two_stores_in_one_database(postgres: Postgres, schema: str, backend: Small) -> None:
+    other = Small(postgres.url(schema + "x"))
+    other.open(["kind", "user"])
+    add(other, 3)
+    add(backend, 15)
+    check(other, 3)
+    check(backend, 15)
+    other.close()
+    postgres.drop(schema + "x")
+
+
+def test_rows_that_were_trimmed_are_freed(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    for _ in range(5):
+        add(backend, 9)
+    assert backend.settle(10)
+    backend.SWEEP_ROWS = 2  # type: ignore[misc]
+    assert backend.trim(25) == 25
+    check(backend, 45, 25)
+    person.execute("BEGIN")
+    person.execute("SELECT count(*) FROM stream")
+    assert not backend.tidy()  # it reads; that much can wait
+    person.execute("ROLLBACK")
+    until(lambda: not backend.tidy() and backend._swept == 25)
+    rows = person.execute("SELECT count(*), min(id) FROM events").fetchone()
+    assert rows == (20, 26)
+    tables = person.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = current_schema"
+        " AND tablename ~ '^(events|lists)_' ORDER BY 1"
+    ).fetchall()
+    assert tables[0] == ("events_21",)
+    assert person.execute("SELECT min(id) FROM lists_21").fetchone() == (26,)
+    check(backend, 45, 25)
+    backend.close()
+    backend.open(None)
+    check(backend, 45, 25)
+    assert backend.trim(45) == 20
+    until(lambda: not backend.tidy() and backend._swept == 45)
+    assert person.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    backend.close()
+    assert backend.open(None).id == 45
+    add(backend, 7)
+    check(backend, 52, 45)
+
+
+# ---------------------------------------------------------------- a person's open transaction
+
+
+def test_who_only_reads_is_in_nobodys_way(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    add(backend, 5)
+    person.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    assert person.execute("SELECT count(*) FROM stream").fetchone() == (5,)
+    for _ in range(5):
+        add(backend, 9)
+    assert backend.settle(10)
+    assert backend.stats().more["rows_in_memory"] == 0
+    check(backend, 50)
+    assert person.execute("SELECT count(*) FROM stream").fetchone() == (5,)
+
+
+def test_who_writes_delays_the_index_and_nothing_else(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    add(backend, 8)
+    person.execute("BEGIN")
+    person.execute("UPDATE events SET ts = ts WHERE id = 3")
+    for _ in range(5):
+        add(backend, 9)
+    until(lambda: "waiting" in backend.stats().more)
+    assert not backend.settle(0.1)
+    check(backend, 53)
+    person.execute("ROLLBACK")
+    assert backend.settle(10)
+    check(backend, 53)
+
+
+def test_who_locks_the_table_stops_it_when_the_room_is_used_up(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    add(backend, 3)
+    assert backend.settle(10)
+    person.execute("BEGIN")
+    person.execute("LOCK TABLE ONLY events IN SHARE UPDATE EXCLUSIVE MODE")  # as ANALYZE does
+    while backend.last_id() < 20:
+        add(backend)
+    with pytest.raises(errors.BackendUnavailable, match="locked"):
+        add(backend)
+    check(backend, 20)
+    person.execute("ROLLBACK")
+    assert add(backend, 25) == 45
+    assert backend.settle(10)
+    check(backend, 45)
+
+
+def test_an_append_does_not_wait_for_ever(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    add(backend, 3)
+    person.execute("BEGIN")
+    person.execute("UPDATE head SET floor = floor")
+    with pytest.raises(errors.BackendUnavailable, match="locked"):
+        add(backend)
+    assert backend.last_id() == 3
+    person.execute("ROLLBACK")
+    add(backend)
+    check(backend, 4)
+
+
+# ---------------------------------------------------------------- connections that break
+
+
+def ended(person: "psycopg.Connection[tuple[Any, ...]]") -> int:
+    """End all sessions of zstream, as a fail-over or a restart would."""
+    rows = person.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name = 'zstreamd'"
+    ).fetchall()
+    return len(rows)
+
+
+def test_lost_connections_are_made_again(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    add(backend, 12)
+    check(backend, 12)
+    assert ended(person) == 3
+    check(backend, 12)
+    with pytest.raises(errors.BackendUnavailable):
+        add(backend)
+    add(backend, 20)
+    assert backend.settle(10)
+    check(backend, 32)
+    with pytest.raises(errors.StoreLocked):
+        Small(backend.url).open(None)
+
+
+def test_another_daemon_that_came_meanwhile_is_noticed(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    add(backend, 3)
+    assert backend.settle(10)
+    ended(person)
+    other = Small(backend.url)
+    assert other.open(None).id == 3
+    with pytest.raises(errors.BackendUnavailable):
+        add(backend)
+    with pytest.raises(errors.BackendConflict, match="another daemon"):
+        add(backend)
+    add(other)
+    check(other, 4)
+    other.close()
+
+
+def test_a_batch_whose_outcome_is_unknown(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    """It is stored, but the answer is lost: ``last_id`` tells, and what is read has it."""
+    add(backend, 5)
+    writer = backend._writer
+    assert writer is not None
+    store = writer.append
+
+    def lose(*args: Any) -> int:
+        store(*args)
+        ended(person)
+        return int(writer.db.execute("SELECT 1").rowcount)
+
+    writer.append = lose  # type: ignore[method-assign]
+    with pytest.raises(errors.BackendUnavailable):
+        backend.append(batch(6, 12))
+    writer.append = store  # type: ignore[method-assign]
+    check(backend, 17)
+    add(backend, 10)
+    assert backend.settle(10)
+    check(backend, 27)
+
+
+@pytest.mark.parametrize("sealing", [False, True])
+def test_the_server_is_killed(
+    postgres: Postgres, schema: str, backend: Small, sealing: bool
+) -> None:
+    """Again and again in the midst of appends; nothing is lost, and nothing is there twice."""
+    backend.CHANGE_TIMEOUT_S = 5.0  # type: ignore[misc]
+    backend.close()
+    backend.open(None)
+    stop, unstored = threading.Event(), list[int]()
+
+    def flood() -> None:
+        first = backend.last_id() + 1
+        while not stop.is_set() or unstored:
+            try:
+                if backend.last_id() < first:
+                    unstored.append(first)
+                    backend.append(batch(first, 7))
+                first, unstored[:] = first + 7, []
+            except errors.BackendUnavailable:
+                stop.wait(0.01)
+
+    def wait_for_a_seal() -> bool:
+        return bool(postgres.ask(
+            "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND wait_event <> ''"
+        ))  # fmt: skip
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        for _ in range(3):
+            before = backend._rows.snapshot.view.head
+            until(lambda before=before: backend._rows.snapshot.view.head > before + 30)  # type: ignore[misc]
+            with closing(postgres.connect()) as db:
+                if sealing:
+                    table = f"events_{backend._rows.snapshot.parts[-1].first}"
+                    db.execute("BEGIN")
+                    db.execute(f'LOCK TABLE "{schema}".{table} IN ROW EXCLUSIVE MODE')  # type: ignore[call-overload]
+                    until(wait_for_a_seal)
+                postgres.kill()
+            postgres.start()
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    last = backend.last_id()
+    assert last % 7 == 0
+    assert backend.settle(20)
+    assert replayed(backend) == list(range(1, last + 1))
+    assert backend.count(Query(((0, ("a",)),))) == last
+    backend.close()
+    assert backend.open(None).id == last
+    assert backend.count(Query(((0, ("a",)),), since=0)) == last
+    assert backend.count(Query(((1, ("u",)),))) == sum(1 for id in range(1, last + 1) if id % 3)
+
+
+def replayed(backend: PostgresBackend) -> list[int]:
+    ids: list[int] = []
+    after, head = 0, 1
+    while after < head:
+        page = backend.replay(Query(), after)
+        assert list(page.bodies) == [b"event %d" % id for id in page.ids]
+        ids += page.ids
+        after, head = page.upto, page.head
+    return ids
+
+
+def test_closing_does_not_wait_for_a_seal(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    backend.CHANGE_TIMEOUT_S = 600.0  # type: ignore[misc]
+    backend.close()
+    backend.open(None)
+    add(backend, 5)
+    person.execute("BEGIN")
+    person.execute("UPDATE events SET ts = ts WHERE id = 3")
+    add(backend, 9)
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
+    until(lambda: person.execute(waiting).fetchall())
+    backend.close()
+    person.execute("ROLLBACK")
+    backend.open(None)
+    check(backend, 14)
+
+
+# ---------------------------------------------------------------- opening
+
+
+def test_a_foreign_schema_is_left_alone(postgres: Postgres, schema: str) -> None:
+    postgres.ask(f'CREATE SCHEMA "{schema}"')
+    postgres.ask(f'CREATE TABLE "{schema}".events (important text)')
+    with pytest.raises(errors.BackendCorrupt, match=r"\?schema=name"):
+        Small(postgres.url(schema)).open(None)
+    postgres.ask(f'CREATE TABLE "{schema}".meta (important text)')
+    with pytest.raises(errors.BackendCorrupt, match=r"\?schema=name"):
+        Small(postgres.url(schema)).open(None)
+    found = f"SELECT count(*) FROM pg_class WHERE relnamespace = '\"{schema}\"'::regnamespace"
+    assert postgres.ask(found + " AND relkind = 'r'") == [(2,)]
+
+
+def test_a_newer_schema_is_refused(backend: Small, person: Any) -> None:
+    backend.close()
+    person.execute("UPDATE meta SET value = '2' WHERE name = 'schema'")
+    with pytest.raises(errors.StoreMismatch, match="newer zstream"):
+        backend.open(None)
+
+
+def test_a_database_that_cannot_hold_every_text(postgres: Postgres) -> None:
+    postgres.ask("CREATE DATABASE narrow ENCODING 'SQL_ASCII' TEMPLATE template0")
+    url = postgres.url("any").replace("/postgres?", "/narrow?")
+    with pytest.raises(errors.StoreMismatch, match="UTF8"):
+        Small(url).open(None)
+    postgres.ask("DROP DATABASE narrow WITH (FORCE)")
+
+
+def test_what_is_not_durable_is_told(postgres: Postgres, schema: str) -> None:
+    """The servers of these tests run without fsync; a session's own setting is put right."""
+    url = postgres.url(schema) + "&options=-c%20synchronous_commit%3Doff"
+    backend = Small(url)
+    backend.open(["kind", "user"])
+    add(backend)
+    assert backend.stats().more["fsync"] == "off"
+    assert backend._writer is not None
+    shown = backend._writer.db.execute("SHOW synchronous_commit").fetchone()
+    assert shown == ("on",)
+    backend.close()
+
+
+def test_rows_that_somebody_deleted(backend: Small, person: Any) -> None:
+    add(backend, 15)
+    assert backend.settle(10)
+    person.execute("DELETE FROM events WHERE id = 12")
+    with pytest.raises(errors.BackendCorrupt, match="15 rows"):
+        backend.items(Query())
+    person.execute("DROP TABLE events CASCADE")
+    with pytest.raises(errors.BackendCorrupt, match="as zstream left it"):
+        backend.items(Query())
+    with pytest.raises(errors.BackendCorrupt, match="as zstream left it"):
+        add(backend)
+
+
+def test_rows_of_every_size(backend: Small) -> None:
+    producer = Producer(b"p" * 16, 1, 2, 3, b"\xff\x00", 4)
+    bodies = [b"", b"\0", bytes(range(256)) * 4_096, b"x" * 4_095, b"x" * 4_096]
+    columns = [["\\N", "\t\n", "", "é" * 127, None], [None] * 5]
+    backend.append(Batch(1, [5] * 5, bodies, columns, 1, [producer, producer._replace(last=9)]))
+    found = [body for after in range(5) for body in backend.replay(Query(limit=1), after).bodies]
+    assert found == bodies
+    backend.close()
+    head = backend.open(None)
+    assert head.producers[producer.id].last == 9
+    assert list(backend.items(Query(((0, ("\\N",)),))).ids) == [1]
+    assert list(backend.items(Query(((0, ("",)),))).ids) == [3]
