@@ -243,6 +243,20 @@ def test_a_server_that_promises_less_is_spoken_of(
     assert backend.stats().more["durable"] is False
 
 
+def test_a_binary_log_that_is_not_synced_is_spoken_of(
+    missing: Callable[[str], NoReturn], caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(missing, "--log-bin", "--sync-binlog=0", "--binlog-format=STATEMENT") as server:
+        backend = QuickMySQL(server.url(server.database()))
+        backend.open(["kind", "user"])
+        assert "sync_binlog is 0" in caplog.text
+        assert add(backend, 3) == 3
+        backend.trim(2)
+        assert not backend.tidy()
+        assert ids(backend) == [3]
+        backend.close()
+
+
 def test_packets_that_are_too_small(mariadb: MariaDB, backend: MySQLBackend) -> None:
     backend.close()
     mariadb.ask(f"SET GLOBAL max_allowed_packet = {1 << 20}")

@@ -118,6 +118,10 @@ class MySQLBackend(MySQLUpkeep, Backend):
         found = [] if flush == "1" else [f"innodb_flush_log_at_trx_commit is {flush}, not 1"]
         if self._promises.get("innodb_doublewrite", "ON") == "OFF":
             found.append("innodb_doublewrite is OFF")
+        # With a binary log, recovery rolls back what is not in it.
+        synced = self._promises.get("sync_binlog", "1")
+        if self._promises.get("log_bin") == "ON" and synced != "1":
+            found.append(f"log_bin is ON and sync_binlog is {synced}, not 1")
         return found
 
     def close(self) -> None:

@@ -122,10 +122,12 @@ class Session:
             for statement in _SETUP:
                 self.run(statement)
             version, self.id = self.row("SELECT VERSION(), CONNECTION_ID()")
+            kind = "MariaDB" if b"mariadb" in version.lower() else "MySQL"
+            if kind == "MySQL":  # else sizes of tables are those of yesterday
+                self.run("SET SESSION information_schema_stats_expiry = 0")
         except BaseException:
             self.close()
             raise
-        kind = "MariaDB" if b"mariadb" in version.lower() else "MySQL"
         self.server = f"{kind} {version.decode(errors='replace').partition('-')[0]}"
 
     def run(self, sql: str | bytes) -> int:
