@@ -129,6 +129,10 @@ def test_eight_runs_become_one_and_eight_of_these_another(path: Path, backend: S
     assert sorted(levels) == [0, 2]
     with index_of(path) as db:
         assert db.execute("SELECT count(*) FROM x").fetchone()[0] == 2 * count
+        pages, free = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
+        )
+        assert free * sqlite_merge.SPARE <= pages  # what merging freed was given back
         sums = db.execute("SELECT v, sum(n) FROM sums GROUP BY v HAVING v LIKE 'k%'").fetchall()
     assert dict(sums) == {f"k{n}": count // 3 for n in range(3)}
     assert backend.count(filter(user="u7")) == count // 500

@@ -26,7 +26,6 @@ class Run(NamedTuple):
     Attributes:
         number: Its name in the store.
         first, last: Its ids are from the one to the other, and all there but for trimmed ones.
-            A run that is being merged into another shares its ids with that.
         min_ts, max_ts: No row is outside.
         ordered: Whether its rows rise by (ts, id) as they do by id.
         several: Positions of the keys of which a row has a list.

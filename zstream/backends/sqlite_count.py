@@ -52,7 +52,7 @@ class _Count:
         if not runs:
             return 0
         if not self._terms:
-            return sum(self._times(run, runs) for run in runs)
+            return sum(self._times(run) for run in runs)
         if len(self._terms) > 1:
             return self._tested(runs)
         ((key, values),) = self._terms.items()
@@ -91,16 +91,11 @@ class _Count:
         args = {**self._wanted, "runs": json.dumps(rows)}
         return int(self._ask(plan.counted(key, rest), args)[0])
 
-    def _times(self, run: Run, runs: Sequence[Run]) -> int:
+    def _times(self, run: Run) -> int:
         """Rows of a run between the times, whatever their keys."""
         if not run.ordered:
             args = plan.bounds(0, run, 0, self._top, self._since, self._ids)
             return int(self._ask(plan.COUNT_TIMES, args)[0])
-        if any(
-            other.number < run.number and run.first <= other.first and other.last <= run.last
-            for other in runs
-        ):
-            return 0  # those others are being merged into it, and have its rows still
         floor, head = self._ids
         low, high = max(run.first, floor + 1), min(run.last, head) + 1
         begin = self._bisect(low, high, Position(self._since, 0))

@@ -72,6 +72,7 @@ def connect(path: str, busy_s: float) -> sqlite3.Connection:
     """Connect to a row file's index to write to it, with the rows attached."""
     db = sqlite_file.connect(path_of(path), "rwc", busy_s)
     try:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
         # What a power cut takes is indexed again; the file is whole all the same.
         db.execute("PRAGMA synchronous = NORMAL")

@@ -39,6 +39,8 @@ class Keeper(threading.Thread):
 
     #: Entries of one source that one step of a merge moves, and that one step drops.
     STEP_ENTRIES: ClassVar[int] = 4_000
+    #: Free pages that one step gives back to the file system.
+    STEP_PAGES: ClassVar[int] = 1_000
     #: While more rows than these come in a second, merges wait …
     BUSY_ROWS: ClassVar[int] = 20_000
     #: … unless so many runs are there that looking into all of them would be slow.
@@ -138,7 +140,9 @@ class Keeper(threading.Thread):
         if sqlite_runs.retire(self._db, floor) or sqlite_merge.drop(self._db, self.STEP_ENTRIES):
             return True
         self._merging = self._may_merge(head)
-        return self._merging and self._merge_step()
+        if not self._merging:
+            return False
+        return self._merge_step() or sqlite_merge.shrink(self._db, self.STEP_PAGES)
 
     def _seal_next(self) -> None:
         segment, several = self._waiting[0]

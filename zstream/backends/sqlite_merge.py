@@ -18,6 +18,8 @@ from zstream.backends.sqlite_runs import Span, enlist, next_run, note_sums, step
 
 #: So many runs of one level are merged into one of the next.
 FAN: Final = 8
+#: One page in so many may stand free.
+SPARE: Final = 32
 
 
 class Merge(NamedTuple):
@@ -168,3 +170,16 @@ def drop(db: sqlite3.Connection, entries: int) -> bool:
             db.execute("DELETE FROM sums WHERE r BETWEEN ? AND ?", (low, high))
             db.execute("DELETE FROM sealed WHERE run = ?", row)
     return True
+
+
+def shrink(db: sqlite3.Connection, pages: int) -> bool:
+    """Give so many free pages back to the file system, if many are free; tell whether it did.
+
+    Some are left, because the next runs need them.
+    """
+    (all,) = db.execute("PRAGMA page_count").fetchone()
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    if free * SPARE <= all:
+        return False
+    db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+    return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < free)

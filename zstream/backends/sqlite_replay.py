@@ -13,7 +13,8 @@ from zstream.backends.slices import Run
 from zstream.backends.sqlite_look import SEEK, SPARSE, Ask, sizes
 from zstream.limits import MAX_INTEGER
 
-#: Runs whose rare values are looked for at once, at the most.
+#: By how much more runs rare values are looked for after each look, and in how many at the most.
+_GROWTH: Final = 4
 _MOST_RUNS: Final = 16
 _NEWEST: Final = Position(MAX_INTEGER, 0)
 
@@ -69,28 +70,22 @@ class _Walk:
 
     def step(self, runs: Sequence[Run]) -> None:
         """Go on through some of the runs that have rows above the place reached."""
-        runs = sorted(runs, key=lambda run: run.first)
-        family = _family(runs)
-        most = max(self._group, family)
-        self._group = min(self._group * 4, _MOST_RUNS)
-        found = sizes(self._ask, runs[:most], tuple(self._terms), self._wanted)
-        here = {key: sum(size[key] for size in found[:family]) for key in self._terms}
+        runs = sorted(runs, key=lambda run: run.first)[: self._group]
+        self._group = min(self._group * _GROWTH, _MOST_RUNS)
+        found = sizes(self._ask, runs, tuple(self._terms), self._wanted)
         entries, key = min(
-            (size + family * len(self._terms[key]) * SPARSE, key) for key, size in here.items()
+            (size + len(self._terms[key]) * SPARSE, key) for key, size in found[0].items()
         )
-        if here[key]:
-            first, last = runs[0].first, max(run.last for run in runs[:family])
+        if found[0][key]:
             # Of so many entries a page wants the first few; reading rows finds those sooner.
-            if entries * entries > self._query.limit * (last - first + 1):
+            if entries * entries > self._query.limit * (runs[0].last - runs[0].first + 1):
                 self._scan()
             else:
-                self._gather(runs, family, key)
+                self._gather(runs[:1], key)
             return
-        sparse = family
-        while sparse < len(found) and not found[sparse][key]:
-            sparse += 1
+        sparse = next((n for n, size in enumerate(found) if size[key]), len(found))
         seeks = SEEK * len(self._terms[key])
-        self._gather(runs, max(family, min(sparse, self._budget // seeks)), key)
+        self._gather(runs[: max(min(sparse, self._budget // seeks), 1)], key)
 
     def _scan(self) -> None:
         """Read rows by id and test each."""
@@ -102,32 +97,18 @@ class _Walk:
         self._budget -= upto - self.done
         self.done = found[-1] if len(found) == left else upto
 
-    def _gather(self, runs: Sequence[Run], take: int, key: int) -> None:
-        """Look up all rows that have one of a key's values, in the first runs."""
-        chosen, others = runs[:take], runs[take:]
+    def _gather(self, runs: Sequence[Run], key: int) -> None:
+        """Look up all rows that have one of a key's values, in runs that follow each other."""
         rest = tuple(other for other in self._terms if other != key)
         ids = (self.done, self._head)
-        rows = [list(plan.bounds(0, run, key + 1, _NEWEST, 0, ids).values()) for run in chosen]
+        rows = [list(plan.bounds(0, run, key + 1, _NEWEST, 0, ids).values()) for run in runs]
         left = self._query.limit - len(self.ids)
         args = {**self._wanted, "want": left, "runs": json.dumps(rows)}
         text, seen = self._ask(plan.gathered_by_id(key, rest), args)
-        self._budget -= int(seen) + SEEK * len(self._terms[key]) * take
-        # Another run may have rows from its first id on.
-        upto = min(max(run.last for run in chosen), self._head)
-        upto = min([upto, *(run.first - 1 for run in others)])
-        found = [id for id in _ids(text) if id <= upto]
+        self._budget -= int(seen) + SEEK * len(self._terms[key]) * len(runs)
+        found = _ids(text)
         self.ids += found
-        self.done = found[-1] if len(found) == left else upto
-
-
-def _family(runs: Sequence[Run]) -> int:
-    """How many of the first runs share ids: some that are being merged, or one."""
-    last = runs[0].last
-    size = 0
-    while size < len(runs) and runs[size].first <= last:
-        last = max(last, runs[size].last)
-        size += 1
-    return size
+        self.done = found[-1] if len(found) == left else min(runs[-1].last, self._head)
 
 
 def _ids(text: bytes | None) -> list[int]:
