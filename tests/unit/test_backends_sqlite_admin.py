@@ -11,7 +11,14 @@ import msgpack
 import pytest
 
 from zstream import errors
-from zstream.backends import sqlite_admin, sqlite_copy, sqlite_index, sqlite_reindex, sqlite_runs
+from zstream.backends import (
+    sqlite_admin,
+    sqlite_copy,
+    sqlite_index,
+    sqlite_merge,
+    sqlite_reindex,
+    sqlite_runs,
+)
 from zstream.backends.base import Producer, Query
 from zstream.backends.sqlite import SQLiteBackend
 from zstream.backends.sqlite_check import check_index
@@ -67,7 +74,6 @@ def fill(path: Path, count: int, keys: Sequence[str] = KEYS, first: int = 1) -> 
             *zip(ts, *columns, strict=True), bodies=bodies, arrival=n_arrival(low),
             producers=[PRODUCER],
         )  # fmt: skip
-    assert store.backend.settle(10)  # type: ignore[attr-defined]
     store.close()
 
 
@@ -202,6 +208,10 @@ def test_damage_to_the_rows_is_found(
         ("INSERT INTO x SELECT r, v || 'x', ts, id FROM x WHERE v <> '' LIMIT 1", "the rows have"),
         ("UPDATE x SET v = 'k1' WHERE v = 'k0'", "entries of key kind are missing"),
         ("UPDATE sealed SET min_ts = min_ts + 1 WHERE first = 61", "of events 61 to"),
+        ("UPDATE sealed SET max_ts = max_ts - 1 WHERE first = 61", "another range or order"),
+        ("UPDATE sealed SET ordered = 1 WHERE first = 61", "another range or order"),
+        ("UPDATE sealed SET several = '[]' WHERE first = 61", "or other lists"),
+        ("UPDATE sealed SET first = 59 WHERE first = 61", "ends at 60, and one begins at 59"),
         ("INSERT INTO sums SELECT r, v, 1 FROM x WHERE v > '' LIMIT 1", "1 sums of the index"),
     ],
 )
@@ -242,13 +252,13 @@ def test_a_merge_under_way_is_in_order(path: Path, backend: Backend) -> None:
         sqlite_runs.catch_up(index, sqlite_admin._rows(db, str(path)), 3, 60)
     store.close()
     with closing(sqlite_index.connect(str(path), 1.0)) as index:
-        merge = sqlite_runs.begin_merge(index)
+        merge = sqlite_merge.begin_merge(index)
         assert merge is not None
         for slot in range(4):
-            while sqlite_runs.move(index, merge, slot, 20):
+            while sqlite_merge.move(index, merge, slot, 20):
                 assert check_index(index, silent) == []
             assert check_index(index, silent) == []
-        sqlite_runs.end_merge(index, merge)
+        sqlite_merge.end_merge(index, merge)
         assert check_index(index, silent) == []
     assert backend.check(silent) == []
 

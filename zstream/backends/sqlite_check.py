@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from zstream.backends.sqlite_index import DENSE, SLOTS
+from zstream.backends.sqlite_runs import Span, describe
 from zstream.backends.upkeep import Progress
 from zstream.errors import ConfigError
 from zstream.keys import check_keys
@@ -140,13 +141,15 @@ def _check_ids(db: sqlite3.Connection, floor: int, last: int, progress: Progress
 
 
 class _Run(NamedTuple):
-    """A run of the index."""
+    """A run that is looked into; one that others are being merged into is not yet."""
 
     run: int
     first: int
     last: int
     min_ts: int
+    max_ts: int
     ordered: int
+    several: str
 
 
 def check_index(db: sqlite3.Connection, progress: Progress) -> list[str]:
@@ -166,55 +169,73 @@ def check_index(db: sqlite3.Connection, progress: Progress) -> list[str]:
     floor, named = db.execute(
         "SELECT floor, (SELECT value FROM rows.meta WHERE name = 'keys') FROM rows.head"
     ).fetchone()
-    runs = [
-        _Run(*row)
-        for row in db.execute(
-            "SELECT run, first, last, min_ts, ordered FROM sealed WHERE level >= 0 ORDER BY first"
-        )
-    ]
+    columns = ", ".join(_Run._fields)
+    found = db.execute(f"SELECT {columns} FROM sealed WHERE level >= 0 ORDER BY first").fetchall()
+    runs, keys = [_Run(*row) for row in found], json.loads(named)
     for one, other in pairwise(runs):
         if other.first != one.last + 1:
             wrong.append(f"a run of the index ends at {one.last}, and one begins at {other.first}")
-    wanted, missing = _compare_all(db, runs, floor, json.loads(named), progress)
-    found = sum(_entries(db, run, floor) for run in runs)
-    if found != wanted:
-        missing.append(f"the index has {found} entries, but the rows have {wanted}")
-    return wrong + missing[:_MOST] + _check_sums(db)
-
-
-def _compare_all(
-    db: sqlite3.Connection, runs: Sequence[_Run], floor: int, keys: Sequence[str],
-    progress: Progress,
-) -> tuple[int, list[str]]:  # fmt: skip
-    """How many entries the rows have, and what of them the index has not."""
-    wanted, wrong = 0, list[str]()
     for run in runs:
-        for low in range(max(run.first, floor + 1), run.last + 1, _SLICE):
-            progress("comparing the index", low - floor - 1, runs[-1].last - floor)
-            high = min(low + _SLICE - 1, run.last)
-            where = f"of events {low} to {high}"
-            for place, key in enumerate(keys):
-                entries, missing = _compare(db, place, run, low, high)
-                wanted += entries
-                if missing:
-                    wrong.append(f"{missing} entries of key {key} are missing {where}")
-            missing = 0 if run.ordered else _missing_times(db, run, low, high)
+        wrong += _check_entries(db, run, max(run.first, floor + 1), keys, progress)
+        if len(wrong) >= _MOST:
+            break
+    return wrong + _check_sums(db)
+
+
+def _check_entries(
+    db: sqlite3.Connection, run: _Run, start: int, keys: Sequence[str], progress: Progress
+) -> list[str]:
+    """Compare a run with its rows from the id ``start``; those before it were trimmed."""
+    wrong: list[str] = []
+    wanted = 0
+    for low in range(start, run.last + 1, _SLICE):
+        progress(f"comparing the index from {run.first}", low - start, run.last - start + 1)
+        high = min(low + _SLICE - 1, run.last)
+        where = f"of events {low} to {high}"
+        for place, key in enumerate(keys):
+            entries, missing = _compare(db, run, place, low, high)
+            wanted += entries
             if missing:
-                wrong.append(f"{missing} entries by time are missing {where}")
-    return wanted, wrong
+                wrong.append(f"{missing} entries of key {key} are missing {where}")
+        missing = 0 if run.ordered else _missing_times(db, run, low, high)
+        if missing:
+            wrong.append(f"{missing} entries by time are missing {where}")
+        if not _fits(run, describe(db, low, high, len(keys))):
+            wrong.append(f"the index has another range or order of times {where}, or other lists")
+    (found,) = db.execute(
+        "SELECT count(*) FROM x WHERE r BETWEEN ? AND ? AND id >= ?",
+        (run.run * SLOTS + 1, run.run * SLOTS + SLOTS - 1, start - run.first),
+    ).fetchone()
+    if found != wanted:
+        where = f"of events {start} to {run.last}"
+        wrong.append(f"the index has {found} entries {where}, but the rows have {wanted}")
+    return wrong
 
 
-def _compare(db: sqlite3.Connection, key: int, run: _Run, low: int, high: int) -> tuple[int, int]:
+def _fits(run: _Run, span: Span) -> bool:
+    """Whether what the index says of a run may be so, by some of its rows."""
+    return (
+        run.min_ts <= span.min_ts
+        and span.max_ts <= run.max_ts
+        and (span.ordered or not run.ordered)
+        and span.several <= set(json.loads(run.several))
+    )
+
+
+def _compare(db: sqlite3.Connection, run: _Run, key: int, low: int, high: int) -> tuple[int, int]:
+    """How many entries some rows have under a key, and how many of them the run has not."""
     rows = f"WHERE e.id BETWEEN :low AND :high AND typeof(e.k{key}) = "
-    args = {"low": low, "high": high, "r": run.run * SLOTS + key + 1}
     count, gone = db.execute(
         "SELECT count(*), coalesce(sum(NOT EXISTS (SELECT 1 FROM x WHERE x.r = :r AND x.v = w.v"
         " AND x.ts = w.ts - :ts AND x.id = w.id - :first)), 0) FROM ("
         f"SELECT e.k{key} AS v, e.ts AS ts, e.id AS id FROM rows.events e {rows}'text' UNION ALL"
         " SELECT j.value, e.ts, e.id FROM rows.events e"
         f" CROSS JOIN json_each(CAST(e.k{key} AS TEXT)) j {rows}'blob') w",
-        args | {"first": run.first, "ts": run.min_ts},
-    ).fetchone()
+        {
+            "r": run.run * SLOTS + key + 1, "ts": run.min_ts, "first": run.first,
+            "low": low, "high": high,
+        },
+    ).fetchone()  # fmt: skip
     return count, gone
 
 
@@ -225,15 +246,6 @@ def _missing_times(db: sqlite3.Connection, run: _Run, low: int, high: int) -> in
         (run.run * SLOTS, run.min_ts, run.first, low, high),
     ).fetchone()
     return high - low + 1 - int(found)
-
-
-def _entries(db: sqlite3.Connection, run: _Run, floor: int) -> int:
-    """How many entries of values a run has, but for those that were trimmed."""
-    (count,) = db.execute(
-        "SELECT count(*) FROM x WHERE r BETWEEN ? AND ? AND id > ?",
-        (run.run * SLOTS + 1, run.run * SLOTS + SLOTS - 1, floor - run.first),
-    ).fetchone()
-    return int(count)
 
 
 def _check_sums(db: sqlite3.Connection) -> list[str]:
