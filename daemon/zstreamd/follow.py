@@ -8,6 +8,7 @@ message before it on that topic.
 import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress, count
 from typing import Final
 
 from zstream import topics, wire
@@ -258,8 +259,9 @@ def _array(entries: list[bytes]) -> bytes:
 def _rows_with(
     index: Mapping[str, object], column: Sequence[Value]
 ) -> Iterator[tuple[int, Sequence[str]]]:
-    values = set(column)
-    if index.keys().isdisjoint(values) and tuple not in set(map(type, values)):
+    if tuple not in set(map(type, column)):
+        for row in compress(count(), map(index.__contains__, column)):
+            yield row, (column[row],)  # type: ignore[misc]  # what is in the index is text
         return
     for row, value in enumerate(column):
         if isinstance(value, tuple):
