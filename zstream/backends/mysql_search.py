@@ -14,9 +14,11 @@ _GLANCE: Final = 2_000
 #: Candidates of the first stage where some of them will not match.
 _FIRST: Final = 250
 #: Entries that are so few that nothing is better than to read them all.
-_FEW: Final = 1_000
+_FEW: Final = 2_000
 #: Entries up to which keys with few values are compared.
 _MANY: Final = 10_000
+#: Values of a key up to which its entries are counted before anything else is tried.
+_COUNTED: Final = 200
 #: Values for which an empty page looks where the next event is.
 _JUMPED: Final = 1_000
 
@@ -86,16 +88,20 @@ class Search:
 
     def _choose(self) -> None:
         """By the key with the fewest entries, if it has few; to count a few is soon done."""
-        terms = self._query.filter
-        sought = [n for n, (_, values) in enumerate(terms) if len(values) <= index.SOUGHT]
-        most = 0
-        for most in (_FEW, _MANY) if len(sought) == len(terms) else (_FEW,):
-            sizes = self._sizes(sought, most + 1)
-            if sizes and min(sizes) <= most:
-                break
-        size, term = min(zip(sizes, sought, strict=True), default=(0, -1))
-        if sought and (size <= most or len(sought) == len(terms)):
+        many = [len(values) for _, values in self._query.filter]
+        counted = [term for term, values in enumerate(many) if values <= _COUNTED]
+        all_sought = max(many) <= index.SOUGHT
+        size, most, term = 0, 0, -1
+        for most in (_FEW, _MANY) if all_sought else (_FEW,):
+            if counted:
+                sizes = self._sizes(counted, most + 1)
+                size, term = min(zip(sizes, counted, strict=True))
+                if size <= most:
+                    break
+        if all_sought or (counted and size <= most and many[term] <= index.SOUGHT):
             self._seek(term)
+        elif counted and size <= most:
+            self._gather(term, size)
         else:
             self._feed()
 
