@@ -112,7 +112,7 @@ def prepare_writer(db: sqlite3.Connection, path: str) -> None:
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise BackendUnavailable(f"{path}: its file system cannot hold a write-ahead log")
     db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA cache_size = -65536")
+    db.execute("PRAGMA cache_size = -16384")
     db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
 

@@ -29,7 +29,7 @@ class Newest:
     """
 
     #: Runs that may wait to be sealed before appends wait for them.
-    WAITING_RUNS: ClassVar[int] = 3
+    WAITING_RUNS: ClassVar[int] = 2
 
     def __init__(
         self, path: str, db: sqlite3.Connection, rows: sqlite_index.Rows,
