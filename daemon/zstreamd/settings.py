@@ -80,12 +80,12 @@ class Settings:
         4, whole(1, 64), help="Threads that answer queries, each with a connection to the store."
     )
     commit_events: int = _setting(
-        20_000,
+        5_000,
         whole(1, 1_000_000),
         help="The most messages, of one event or many, that one transaction takes.",
     )
     queue_bytes: int = _setting(
-        16 << 20, size(1 << 20, 1 << 40),
+        4 << 20, size(1 << 20, 1 << 40),
         help="Inserts that wait to be stored; beyond it the daemon stops reading, and senders "
         "queue up.",
     )  # fmt: skip
