@@ -26,7 +26,7 @@ class TestPostgres(BackendConformance):
 
 class SmallPostgres(QuickPostgres):
     FIRST_ROWS = 40
-    SEAL_ROWS = 500
+    SEAL_ROWS = 1_500
     BUDGET = 100
     SWEEP_ROWS = 3
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import psycopg
 
 _START_S = 30
+_PAUSE_S = 0.05
 
 
 class Postgres:
@@ -56,24 +57,23 @@ class Postgres:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    self._programs / "postgres", "-D", self._data, "-k", self.folder, "-h", "",
-                    # A killed process loses nothing without it, only a machine would.
-                    "-c", "fsync=off", "-c", "max_connections=60",
-                ],
-                stdout=log, stderr=log, user=self._user, cwd="/",
-            )  # fmt: skip
-        for _ in range(round(_START_S / 0.05)):
+        for _ in range(round(_START_S / _PAUSE_S)):
+            if self._process is None or self._process.poll() is not None:
+                # Also again: what was killed may take a moment to be gone altogether.
+                with self._log.open("ab") as log:
+                    self._process = subprocess.Popen(
+                        [
+                            self._programs / "postgres", "-D", self._data, "-k", self.folder,
+                            # A killed process loses nothing without fsync, only a machine would.
+                            "-h", "", "-c", "fsync=off", "-c", "max_connections=60",
+                        ],
+                        stdout=log, stderr=log, user=self._user, cwd="/",
+                    )  # fmt: skip
             try:
                 self.connect().close()
             except psycopg.OperationalError:
-                try:
-                    self._process.wait(0.05)
-                except subprocess.TimeoutExpired:
-                    continue
-                break
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_PAUSE_S)
             else:
                 return
         raise RuntimeError(f"postgres did not start:\n{self._log.read_text()[-4000:]}")
