@@ -64,7 +64,7 @@ class Retention:
             if is_due:
                 self._due = now_s + _EVERY_S
                 self._move(max(self.floor, self._limit(head)))
-            self._more = self._backend.tidy()
+            self._more = self._backend.tidy(idle=not busy)
         except BackendUnavailable as error:
             self._more = False
             self._due = now_s + _EVERY_S

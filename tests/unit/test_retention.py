@@ -39,7 +39,7 @@ class Store(MemoryBackend):
             raise BackendUnavailable("away")
         return super().trim(floor)
 
-    def tidy(self) -> bool:
+    def tidy(self, idle: bool = True) -> bool:
         self.tidied += 1
         if self.fails:
             raise BackendUnavailable("away")

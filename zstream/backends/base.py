@@ -263,10 +263,13 @@ class Backend(Upkeep, ABC):
     def trim(self, floor: int) -> int:
         """Forget the events up to an id: masked at once, atomically; return how many."""
 
-    def tidy(self) -> bool:
+    def tidy(self, idle: bool = True) -> bool:
         """Do a small part of what was put off, such as freeing what was trimmed.
 
         Called by the thread that appends, between two batches and while nothing comes.
+
+        Args:
+            idle: Nothing waits to be stored, so what may never be needed can be done, too.
 
         Returns:
             Whether there is more to do.

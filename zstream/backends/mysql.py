@@ -191,7 +191,7 @@ class MySQLBackend(MySQLUpkeep, Backend):
         self._floor = floor
         return int(floor - before)
 
-    def tidy(self) -> bool:
+    def tidy(self, idle: bool = True) -> bool:
         """Delete a slice of the rows that were trimmed; see the base class."""
         writer = self._opened()
         if self._swept < self._floor:

@@ -181,11 +181,11 @@ class PostgresBackend(Backend):
                 self._rows.trim(floor)
         return floor - before
 
-    def tidy(self) -> bool:
+    def tidy(self, idle: bool = True) -> bool:
         """Index rows in memory, drop a partition that was trimmed, or delete some rows."""
         view = self._rows.snapshot.view
         floor = view.floor
-        left = [segment.settle(1) for segment in view.segments]
+        left = [segment.settle(int(idle)) for segment in view.segments]
         if self._swept >= floor or time.monotonic() < self._tidy_at:
             return any(left)
         with self._as_writer() as (writer, _):

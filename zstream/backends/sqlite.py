@@ -218,7 +218,7 @@ class SQLiteBackend(SQLiteAdmin, Backend):
             self._view().trim(floor)
         return int(floor - before)
 
-    def tidy(self) -> bool:
+    def tidy(self, idle: bool = True) -> bool:
         """Delete a slice of the rows that were trimmed, or index what waits in memory."""
         db, newest = self._writer(), self._view()
         floor = newest.view.floor
@@ -228,7 +228,7 @@ class SQLiteBackend(SQLiteAdmin, Backend):
                 db.execute("DELETE FROM events WHERE id BETWEEN ? AND ?", (self._swept + 1, high))
             self._swept = high
             return True
-        return newest.tidy()
+        return newest.tidy(idle)
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until the index is as it will be, if nothing more is appended or trimmed."""

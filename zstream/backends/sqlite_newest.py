@@ -107,9 +107,9 @@ class Newest:
         with self._viewing:
             self.view = replace(self.view, floor=floor)
 
-    def tidy(self) -> bool:
-        """Index a batch that waits for it; tell whether more wait."""
-        left = [segment.settle(1) for segment in self.view.segments]
+    def tidy(self, idle: bool) -> bool:
+        """Index a batch that waits for it, if there is nothing else to do; tell if more wait."""
+        left = [segment.settle(int(idle)) for segment in self.view.segments]
         return any(left)
 
     def settle(self, timeout_s: float) -> bool:
