@@ -12,8 +12,8 @@ from .process import DATA, Died, Peer, Plan, Process, serve
 
 HELLO, ACK = 2, 4
 EVERYTHING: Final = b"{}"
-FRIENDS: Final = b'{"kind":"friend"}'
-TAGGED: Final = b'{"tags":["a","b"],"user":[1,2,3,4]}'
+FEW: Final = b'{"user":[1,2]}'
+FEWER: Final = b'{"user":[1,2,3,4],"deep.x":["true","2.5"]}'
 
 
 def element(event: Event) -> Any:
@@ -61,7 +61,8 @@ class History:
     def __init__(self, folder: Path, rng: random.Random, store: Path | None = None) -> None:
         self.folder, self.rng = folder, rng
         self.store = store or folder / "store.db"
-        self.keys = KEYS
+        #: What daemons are told of keys.
+        self.told: tuple[str, ...] = ("--keys", ",".join(KEYS))
         self.known = Outside()
         self.producer = rng.randbytes(16)
         self.model = Model()
@@ -77,9 +78,9 @@ class History:
         Returns:
             The process, and whether it died.
         """
-        process = serve(self.folder, self.store, plan, "--keys", ",".join(self.keys))
+        process = serve(self.folder, self.store, plan, *self.told)
         ack = b"@" + self.producer.hex().encode()
-        topics = (EVERYTHING, FRIENDS, TAGGED, ack)
+        topics = (EVERYTHING, FEW, FEWER, ack)
         peer = Peer(process, self.producer, topics)
         timer = None
         try:
@@ -188,7 +189,7 @@ class History:
         known.rows = {**{n: known.rows[n] for n in gone if n in known.rows}, **rows}
         known.committed, known.ids, known.inserts = set(), {}, []
         known.head, known.floors = head, [floor]
-        self.model = Model(found, self.keys)
+        self.model = Model(found, tuple(info["keys"]))
 
     def _check_batches(self, last: int, rows: dict[int, Row], gone: set[int]) -> None:
         known = self.known

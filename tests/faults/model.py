@@ -51,9 +51,9 @@ def _texts(value: Any) -> set[str]:
 
 
 def index_values(event: Event) -> dict[str, set[str]]:
-    """For each key the texts by which the event is found."""
+    """For each key that a store may have the texts by which the event is found."""
     deep = event.get("deep", {}).get("x")
-    return {"deep.x": _texts(deep)} | {key: _texts(event.get(key)) for key in KEYS[:3]}
+    return {"deep.x": _texts(deep)} | {key: _texts(event.get(key)) for key in (*KEYS[:3], "n")}
 
 
 class Reader(Protocol):

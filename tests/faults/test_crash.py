@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .history import History
-from .process import PATIENCE_S, Plan, serve
+from .process import PATIENCE_S, Plan, Process, serve
 
 #: Histories of a store, and deaths of each.
 STORES, KILLS = 8, 8
@@ -60,7 +60,7 @@ def test_killed_under_load(
     steps: Counter[str] = Counter()
     for _ in range(KILLS * soak):
         assert process.kill() == -9, f"{plan}\n{process.log.read_text()[-3000:]}"
-        process, died = history.live(plan, QUERIES, ACTIONS if plan.delay is None else 100_000)
+        process, died = history.live(plan, QUERIES, 100_000 if plan.delay else 2 * ACTIONS)
         tell(f"killed {plan}" if died else "killed after the load")
         steps |= process.steps()
         plan = choose(rng, steps, killed)
@@ -68,6 +68,8 @@ def test_killed_under_load(
     process, died = history.live(Plan(), 100, 0)
     assert not died
     assert process.kill() == -9
+    checked = Process(tmp_path, ["check", "--store", f"sqlite:///{history.store}"], Plan())
+    assert checked.wait() == 0, checked.log.read_text()[-3000:]
 
 
 def test_a_second_daemon_is_turned_away(tmp_path: Path, rng: random.Random) -> None:

@@ -10,7 +10,7 @@ from . import schema1
 from .history import History
 from .process import Peer, Plan, serve
 
-STORES, KILLS = 6, 3
+STORES, KILLS = 5, 3
 COUNT, FLOOR, SWEPT = 1500, 400, 300
 
 Told = Callable[[str], None]
