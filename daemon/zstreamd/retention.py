@@ -7,7 +7,7 @@ from typing import Final
 
 from zstream import times
 from zstream.backends.base import Backend
-from zstream.errors import BackendUnavailable, Error, Unavailable
+from zstream.errors import BackendError, BackendUnavailable, Error, Unavailable
 from zstreamd.kinds import Keep
 
 #: Seconds from one look at what is too old, or at what a store has put off, to the next.
@@ -82,6 +82,9 @@ class Retention:
             self._fail(error)
             reply(Unavailable(f"the store cannot be written, this will be tried again: {error}"))
             return
+        except BackendError as error:
+            reply(Unavailable(f"the store is lost: {error}"))
+            raise
         reply((count, self.floor))
 
     def _limit(self, head: int) -> int:

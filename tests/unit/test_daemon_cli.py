@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import click
 import msgpack
 import pytest
 import zmq
@@ -195,6 +196,13 @@ def test_a_signal_that_another_thread_gets_ends_the_run_all_the_same() -> None:
 
 
 # ---------------------------------------------------------------- the commands for a store
+
+
+def test_the_docs_have_every_command(repo_root: Path) -> None:
+    docs = (repo_root / "docs" / "configuration.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\*\*`(\w+)", docs, re.MULTILINE)
+    assert isinstance(main, click.Group)
+    assert sorted([*told, "run"]) == sorted(main.commands)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from zstream import times
 from zstream.backends.base import Batch
 from zstream.backends.memory import MemoryBackend
-from zstream.errors import BackendUnavailable, Error, Unavailable
+from zstream.errors import BackendCorrupt, BackendError, BackendUnavailable, Error, Unavailable
 from zstreamd import retention
 from zstreamd.kinds import Keep
 from zstreamd.retention import Retention
@@ -30,13 +30,14 @@ class Store(MemoryBackend):
     def __init__(self) -> None:
         super().__init__("memory:")
         self.fails = False
+        self.error: type[BackendError] = BackendUnavailable
         self.trims: list[int] = []
         self.tidied = self.untidy = 0
 
     def trim(self, floor: int) -> int:
         self.trims.append(floor)
         if self.fails:
-            raise BackendUnavailable("away")
+            raise self.error("away")
         return super().trim(floor)
 
     def tidy(self, idle: bool = True) -> bool:
@@ -173,3 +174,13 @@ def test_a_store_that_is_away_is_asked_again(
     kept.turn(9, busy=False)
     assert (store.stats().events, store.trims) == (5, [4] * 5)
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_a_store_that_is_lost_ends_the_writer_and_is_told(store: Store, clock: Clock) -> None:
+    kept = Retention(store, 0, None)
+    store.fill(9)
+    store.fails, store.error = True, BackendCorrupt
+    told: list[tuple[int, int] | Error] = []
+    with pytest.raises(BackendCorrupt):
+        kept.trim(4, told.append)
+    assert isinstance(told[0], Unavailable)
