@@ -134,7 +134,7 @@ def test_rows_that_were_trimmed_are_freed(
     check(backend, 45, 25)
     person.execute("BEGIN")
     person.execute("SELECT count(*) FROM stream")
-    assert not backend.tidy()  # it reads; that much can wait
+    assert not backend.tidy()  # somebody reads, and may read on
     person.execute("ROLLBACK")
     until(lambda: not backend.tidy() and backend._swept == 25)
     rows = person.execute("SELECT count(*), min(id) FROM events").fetchone()

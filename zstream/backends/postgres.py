@@ -182,36 +182,34 @@ class PostgresBackend(Backend):
         return floor - before
 
     def tidy(self, idle: bool = True) -> bool:
-        """Index rows in memory, drop a partition that was trimmed, or delete some rows."""
+        """Drop a partition that was trimmed, delete some rows, or index what waits in memory."""
         view = self._rows.snapshot.view
-        floor = view.floor
-        left = [segment.settle(int(idle)) for segment in view.segments]
-        if self._swept >= floor or time.monotonic() < self._tidy_at:
-            return any(left)
-        with self._as_writer() as (writer, _):
-            try:
-                return self._tidy(writer.db, floor)
-            except pg.LockNotAvailable:
-                # Somebody reads, or the partition is being sealed.
-                self._tidy_at = time.monotonic() + self.RETRY_S
-                return False
+        if self._swept < view.floor and time.monotonic() >= self._tidy_at:
+            with self._as_writer() as (writer, _):
+                try:
+                    self._tidy(writer.db, view.floor)
+                except pg.LockNotAvailable:
+                    # Somebody reads, or the partition is being sealed.
+                    self._tidy_at = time.monotonic() + self.RETRY_S
+                else:
+                    return True
+        return idle and any([segment.settle(1) for segment in view.segments])
 
-    def _tidy(self, db: link.Connection, floor: int) -> bool:
+    def _tidy(self, db: link.Connection, floor: int) -> None:
         now = self._rows.snapshot
         wait_ms = round(self.CHANGE_TIMEOUT_S * 1000)
         for part in now.all_parts():
             if part.last <= floor:
                 parts.drop(db, part, wait_ms)
                 self._rows.drop(part)
-                return True
+                return
             if part.first <= floor:
                 start = max(self._swept, part.first - 1)
                 upto = min(start + self.SWEEP_ROWS, floor)
                 parts.sweep(db, part.first, now.several(part), upto, wait_ms)
                 self._swept = upto
-                return upto < floor
+                return
         self._swept = floor
-        return False
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until every partition that is full is sealed; return whether that is so.
