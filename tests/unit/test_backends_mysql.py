@@ -15,6 +15,7 @@ from zstream.backends.base import Batch, Position, Producer, Query
 from zstream.backends.mysql import MySQLBackend
 from zstream.backends.mysql_link import address_of
 from zstream.backends.mysql_search import Limits
+from zstream.keys import Value
 
 from ..servers.mariadb import MariaDB, serving
 
@@ -482,19 +483,82 @@ def test_an_empty_page_leads_to_where_the_next_event_is(mariadb: MariaDB, databa
 # ---------------------------------------------------------------- the server dies
 
 
-def test_the_server_is_killed_in_the_midst_of_appends(
-    missing: Callable[[str], NoReturn],
+def batch_of(number: int, size: int) -> Batch:
+    first = (number - 1) * size + 1
+    users: list[Value] = [("u", f"u{number}")] * size
+    producer = Producer(bytes(16), 1, number, 0, b"", number)
+    bodies = [b"%d" % number] * size
+    return Batch(first, [number] * size, bodies, [["a"] * size, users], number, [producer])
+
+
+def store(backend: MySQLBackend, batch: Batch) -> int:
+    """Append a batch as the daemon does, and return how often it failed."""
+    failed = 0
+    while True:
+        try:
+            if not failed or backend.last_id() < batch.first:
+                backend.append(batch)
+            return failed
+        except errors.BackendUnavailable:
+            failed += 1
+
+
+def check_stored(backend: MySQLBackend, batches: int, size: int) -> None:
+    """All of it is there, once, and in every index."""
+    backend.close()
+    head = backend.open(None)
+    assert head.id == batches * size
+    assert head.producers[bytes(16)].last == batches
+    found: list[tuple[int, bytes]] = []
+    while (page := backend.replay(Query(limit=1_000), found[-1][0] if found else 0)).ids:
+        found += zip(page.ids, page.bodies, strict=True)
+    assert found == [(id, b"%d" % ((id - 1) // size + 1)) for id in range(1, batches * size + 1)]
+    assert backend.count(Query(((1, ("u",)),))) == batches * size
+    for number in range(1, batches + 1):
+        assert backend.count(Query(((1, (f"u{number}",)),))) == size
+
+
+def test_the_server_is_killed_between_the_statements_of_an_append(
+    missing: Callable[[str], NoReturn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was confirmed is there, and everything once, however often it was tried."""
+    run = mysql_link.Session.run
+    deaths = [
+        b"UPDATE head", b"INSERT INTO events", b"INSERT INTO lists", b"REPLACE INTO producers",
+        b"COMMIT",
+    ]  # fmt: skip
     with serving(missing) as server:
         backend = QuickMySQL(server.url(server.database()))
         backend.LOCK_S = 5  # type: ignore[misc]
         backend.open(["kind", "user"])
-        wanted, kills = 150, [20, 50, 80, 110]
-        confirmed, refused = threading.Semaphore(0), 0
+
+        def fatal(self: mysql_link.Session, sql: str | bytes) -> int:
+            done = run(self, sql)
+            text = sql if isinstance(sql, bytes) else sql.encode()
+            if deaths and text.startswith(deaths[0]):
+                del deaths[0]
+                server.kill()
+                server.start()
+            return done
+
+        store(backend, batch_of(1, 5))
+        monkeypatch.setattr(mysql_link.Session, "run", fatal)
+        # Who is killed after the commit has answered; the next batch finds the session lost.
+        assert sum(store(backend, batch_of(number, 5)) for number in range(2, 8)) == 5
+        assert not deaths
+        check_stored(backend, 7, 5)
+        backend.close()
+
+
+def test_the_server_is_killed_at_any_moment(missing: Callable[[str], NoReturn]) -> None:
+    wanted, kills, size = 100, [15, 40, 70], 300
+    with serving(missing) as server:
+        backend = QuickMySQL(server.url(server.database()))
+        backend.LOCK_S = 5  # type: ignore[misc]
+        backend.open(["kind", "user"])
+        confirmed = threading.Semaphore(0)
         failures: list[BaseException] = []
 
-        def reign() -> None:
+        def reap() -> None:
             done = 0
             try:
                 for at in kills:
@@ -505,41 +569,16 @@ def test_the_server_is_killed_in_the_midst_of_appends(
                     server.start()
             except BaseException as error:  # noqa: BLE001  # raised again below
                 failures.append(error)
+                raise
 
-        reaper = threading.Thread(target=reign)
+        reaper = threading.Thread(target=reap, daemon=True)
         reaper.start()
-        size, last = 300, 0
+        failed = 0
         for number in range(1, wanted + 1):
-            batch = Batch(
-                last + 1, [number] * size, [b"%d" % number] * size,
-                [["a"] * size, [("u", f"u{number}")] * size], number,
-                [Producer(bytes(16), 1, number, 0, b"", number)],
-            )  # fmt: skip
-            tries = 0
-            while True:
-                try:
-                    if tries and backend.last_id() == last + size:
-                        break
-                    backend.append(batch)
-                    break
-                except errors.BackendUnavailable:
-                    tries += 1
-                    refused += 1
-                    assert not failures, failures[0]
-            last += size
+            failed += store(backend, batch_of(number, size))
             confirmed.release()
         reaper.join()
         assert not failures, failures[0]
-        assert refused >= len(kills)
-        backend.close()
-        head = backend.open(None)
-        assert head.id == wanted * size
-        assert head.producers[bytes(16)].last == wanted
-        found: list[tuple[int, bytes]] = []
-        while (page := backend.replay(Query(limit=1_000), found[-1][0] if found else 0)).ids:
-            found += zip(page.ids, page.bodies, strict=True)
-        assert found == [(id, b"%d" % ((id - 1) // size + 1)) for id in range(1, wanted * size + 1)]
-        for number in (1, 20, 21, 50, 51, 80, 81, wanted):
-            assert backend.count(Query(((1, ("u", f"u{number}")),))) == wanted * size
-            assert backend.count(Query(((1, (f"u{number}",)),))) == size
+        assert failed >= len(kills)
+        check_stored(backend, wanted, size)
         backend.close()

@@ -92,7 +92,8 @@ class Search:
         counted = [term for term, values in enumerate(many) if values <= _COUNTED]
         all_sought = max(many) <= index.SOUGHT
         size, most, term = 0, 0, -1
-        for most in (_FEW, _MANY) if all_sought else (_FEW,):
+        few = min(_FEW, self._limits.gathered)
+        for most in (few, _MANY) if all_sought else (few,):
             if counted:
                 sizes = self._sizes(counted, most + 1)
                 size, term = min(zip(sizes, counted, strict=True))
