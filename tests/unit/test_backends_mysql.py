@@ -567,7 +567,7 @@ def test_the_server_is_killed_at_any_moment(missing: Callable[[str], NoReturn]) 
                         done += 1
                     server.kill()
                     server.start()
-            except BaseException as error:  # noqa: BLE001  # raised again below
+            except BaseException as error:  # raised again below
                 failures.append(error)
                 raise
 
