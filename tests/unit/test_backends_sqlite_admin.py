@@ -375,6 +375,22 @@ def test_another_change_begins_anew(
     same_as_inserted(path, KEYS, 100)
 
 
+def test_a_change_goes_on_though_all_was_trimmed(
+    path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_reindex, "_SLICE_ROWS", 30)
+    fill(path, 100)
+    with pytest.raises(Stopped):
+        backend.reindex(OTHER, extract, stop_at(3))
+    backend.open(None)
+    backend.trim(100)
+    while backend.tidy():
+        pass
+    backend.close()
+    backend.reindex(OTHER, extract, silent)
+    same_as_inserted(path, OTHER, 100)
+
+
 # ---------------------------------------------------------------- backup
 
 
@@ -437,6 +453,36 @@ def test_what_stops_a_backup_leaves_nothing(path: Path, backend: Backend, tmp_pa
     (tmp_path / "copy.db-partial").write_bytes(b"x" * 5_000)
     assert backend.backup(str(tmp_path / "copy.db"), silent) == 100
     assert names(path) == {*before, "copy.db"}
+
+
+def test_a_copy_knows_nothing_of_a_change_under_way(
+    path: Path, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_reindex, "_SLICE_ROWS", 30)
+    fill(path, 100)
+    with pytest.raises(Stopped):
+        backend.reindex(OTHER, extract, stop_at(3))
+    backend.backup(str(tmp_path / "copy.db"), silent)
+    Backend(f"sqlite:///{tmp_path}/copy.db").reindex(OTHER, extract, silent)
+    same_as_inserted(tmp_path / "copy.db", OTHER, 100)
+
+
+def test_a_store_that_lacks_rows_or_changes_is_not_copied(
+    path: Path, backend: Backend, tmp_path: Path
+) -> None:
+    fill(path, 100)
+
+    def change(what: str, done: int, total: int) -> None:
+        if done == 0:
+            Backend(f"sqlite:///{path}").reindex(["n", "kind", "user"], extract, silent)
+
+    with pytest.raises(errors.BackendConflict, match="keys were changed"):
+        backend.backup(str(tmp_path / "copy.db"), change)
+    with by_hand(path) as db:
+        db.execute("DELETE FROM events WHERE id = 50")
+    with pytest.raises(errors.BackendCorrupt, match="should have 100 events"):
+        backend.backup(str(tmp_path / "copy.db"), silent)
+    assert names(path) == {"store.db", "store.db-index"}
 
 
 # ---------------------------------------------------------------- restore
