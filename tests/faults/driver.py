@@ -99,6 +99,11 @@ class Connection:
     def executemany(self, sql: str, many: Any) -> Cursor:
         return self.cursor().executemany(sql, many)
 
+    def executescript(self, sql: str) -> Cursor:
+        cursor = self.execute(sql)
+        cursor.fetchall()
+        return cursor
+
     def interrupt(self) -> None:
         self.apsw.interrupt()
 

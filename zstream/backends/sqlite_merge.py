@@ -181,5 +181,6 @@ def shrink(db: sqlite3.Connection, pages: int) -> bool:
     (free,) = db.execute("PRAGMA freelist_count").fetchone()
     if free * SPARE <= all:
         return False
-    db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+    # As a script: it gives rows without columns, and `execute` would end with the first of them.
+    db.executescript(f"PRAGMA incremental_vacuum({pages})")
     return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < free)
