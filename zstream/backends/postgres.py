@@ -193,7 +193,7 @@ class PostgresBackend(Backend):
                     self._tidy_at = time.monotonic() + self.RETRY_S
                 else:
                     return True
-        return idle and any([segment.settle(1) for segment in view.segments])
+        return idle and any(segment.settle(1) for segment in view.segments)
 
     def _tidy(self, db: link.Connection, floor: int) -> None:
         now = self._rows.snapshot

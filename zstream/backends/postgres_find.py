@@ -12,7 +12,7 @@ from sys import byteorder
 from typing import Any, Final, NamedTuple
 
 from zstream.backends.base import Position, Query
-from zstream.backends.postgres_link import Connection
+from zstream.backends.postgres_link import Connection, row_of
 from zstream.backends.postgres_parts import DENSE_ROWS, Sealed
 from zstream.backends.slices import Looked, Run
 
@@ -36,10 +36,13 @@ class Arguments(NamedTuple):
     Attributes:
         values: Parameters: ``fN``, the wanted values of key N, and places.
         terms: The keys of the filter.
+        few: Whether each of them has few values, so that a statement need not know them to be
+            planned.
     """
 
     values: dict[str, Any]
     terms: tuple[int, ...]
+    few: bool
 
 
 def arguments(query: Query, floor: int, head: int) -> Arguments:
@@ -48,7 +51,8 @@ def arguments(query: Query, floor: int, head: int) -> Arguments:
     values["since"] = query.since or 0
     values["floor"] = floor
     values["head"] = head if query.head is None else min(query.head, head)
-    return Arguments(values, tuple(key for key, _ in query.filter))
+    few = all(len(texts) <= FEW_VALUES for _, texts in query.filter)
+    return Arguments(values, tuple(key for key, _ in query.filter), few)
 
 
 def tests(run: Run, keys: Sequence[int], row: str) -> str:
@@ -131,16 +135,16 @@ class Source:
 
     def _look(self, sources: Sequence[str], depth: int, want: int) -> Looked:
         candidates = " UNION ALL ".join(sources)
-        row = self._db.execute(
+        joined, stop, spent = row_of(
+            self._db,
             f"WITH c AS MATERIALIZED ({candidates})"
             " SELECT (SELECT string_agg(int8send(ts) || int8send(id), '') FROM (SELECT DISTINCT"
             " ts, id FROM c WHERE ok ORDER BY ts DESC, id DESC LIMIT %(want)s) p),"
             " (SELECT int8send(ts) || int8send(id) FROM c WHERE n = %(depth)s"
             " ORDER BY ts DESC, id DESC LIMIT 1), (SELECT count(*) FROM c)",
             self._args.values | {"depth": depth},
-            binary=True,
-        ).fetchone()
-        joined, stop, spent = row or (b"", None, 0)
+            self._args.few,
+        )
         flat = integers(joined)
         places = list(map(Position, flat[::2], flat[1::2]))
         last = None if stop is None else Position(*integers(stop))

@@ -85,7 +85,7 @@ class Keeper(threading.Thread):
         self._wanted = threading.Event()
         self._wanted.set()
         self._stepped = threading.Condition()
-        self._stopping = False
+        self._ending = threading.Event()
         self._db: link.Connection | None = None
         self.failure: str | None = None
 
@@ -104,7 +104,7 @@ class Keeper(threading.Thread):
 
     def stop(self) -> None:
         """End it, also in the midst of a statement: what that did is undone."""
-        self._stopping = True
+        self._ending.set()
         self._wanted.set()
         while self.is_alive():
             db = self._db
@@ -116,7 +116,7 @@ class Keeper(threading.Thread):
     def run(self) -> None:
         """Work whenever there is something to do."""
         try:
-            while not self._stopping:
+            while not self._ending.is_set():
                 self._wanted.wait()
                 self._wanted.clear()
                 self._work()
@@ -125,12 +125,12 @@ class Keeper(threading.Thread):
 
     def _work(self) -> None:
         try:
-            while not self._stopping and self._step():
+            while not self._ending.is_set() and self._step():
                 self.failure = None
                 with self._stepped:
                     self._stepped.notify_all()
         except psycopg.Error as error:
-            if self._stopping:
+            if self._ending.is_set():
                 return
             said = " ".join(str(error).split())
             if said != self.failure:
@@ -138,9 +138,8 @@ class Keeper(threading.Thread):
             self.failure = said
             if self._db is not None and link.broken(self._db):
                 self._disconnect()
-            timer = threading.Timer(self._retry_s, self._wanted.set)
-            timer.daemon = True
-            timer.start()
+            self._ending.wait(self._retry_s)
+            self._wanted.set()
         else:
             self.failure = None
 

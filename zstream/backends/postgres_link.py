@@ -21,6 +21,17 @@ _DEFAULT_SCHEMA: Final = "zstream"
 NAME_BYTES: Final = 63
 #: The oldest server whose partitions can be attached while others read and write.
 _OLDEST: Final = 12_00_00
+#: libpq's parameters, where the URL has none: a server that has vanished is noticed.
+_DEFAULTS: Final = {
+    "application_name": "zstreamd",
+    "connect_timeout": 10,
+    "keepalives_idle": 60,
+    "tcp_user_timeout": 30_000,
+}
+#: Statements that a reader keeps planned.
+_PREPARED: Final = 50
+#: No statement is prepared only because it came so often.
+_NEVER: Final = 1 << 40
 _HINT: Final = "write postgresql://user@host/database, and ?schema=name if not 'zstream'"
 
 
@@ -62,9 +73,7 @@ def address_of(url: str) -> Address:
         secret = "@" in parts.netloc or "password" in query
         why = "" if secret else f": {' '.join(str(error).split())}"
         raise ConfigError(f"libpq does not take the store's URL{why}; {_HINT}") from None
-    info = conninfo.make_conninfo(
-        "", **{"connect_timeout": 10, "application_name": "zstreamd", **known}
-    )
+    info = conninfo.make_conninfo("", **{**_DEFAULTS, **known})
     return Address(info, schema, _shown(known, schema))
 
 
@@ -88,7 +97,7 @@ def connect(address: Address, lock_timeout_s: float) -> Connection:
         lock_timeout_s: How long a statement waits for somebody else's transaction, in seconds.
     """
     db = psycopg.connect(
-        address.conninfo, autocommit=True, prepare_threshold=None, client_encoding="utf8"
+        address.conninfo, autocommit=True, prepare_threshold=_NEVER, client_encoding="utf8"
     )
     try:
         if db.info.server_version < _OLDEST:
@@ -112,11 +121,31 @@ def connect(address: Address, lock_timeout_s: float) -> Connection:
 def connect_reader(address: Address, lock_timeout_s: float) -> Connection:
     """A connection that reads only, by the plans that the statements were written for."""
     db = connect(address, lock_timeout_s)
+    db.prepared_max = _PREPARED
     db.execute(
         "SET default_transaction_read_only = on; SET enable_seqscan = off;"
-        " SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0"
+        " SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0;"
+        " SET plan_cache_mode = force_generic_plan"
     )
     return db
+
+
+def row_of(db: Connection, statement: str, args: dict[str, Any], prepare: bool) -> tuple[Any, ...]:
+    """Execute a statement that gives one row.
+
+    Args:
+        db: The connection.
+        statement: Its text, with names for the arguments.
+        args: They.
+        prepare: Plan it once, whatever it is told the next time. Otherwise what it is told
+            stands in the text, and then many values are looked up in a hash.
+    """
+    if prepare:
+        row = db.execute(statement, args, prepare=True, binary=True).fetchone()
+    else:
+        row = psycopg.ClientCursor(db).execute(statement, args).fetchone()
+    assert row is not None  # each of them is an aggregate
+    return row
 
 
 def lock(db: Connection, address: Address) -> bool:

@@ -9,13 +9,15 @@ from typing import Any, Final, NamedTuple
 from zstream.backends import index_read, slices
 from zstream.backends.base import Page, Position, Query, Replay
 from zstream.backends.postgres_find import Arguments, Source, arguments, integers, tests
-from zstream.backends.postgres_link import Connection
+from zstream.backends.postgres_link import Connection, row_of
 from zstream.backends.postgres_rows import Snapshot
 from zstream.backends.slices import Run
 from zstream.limits import MAX_INTEGER
 
 #: So many partitions are looked into by one statement.
 _MOST_RUNS: Final = 16
+#: Partitions whose rows are fetched by one statement, whether some are wanted of each or not.
+_BLOCK: Final = 8
 #: Rows of a filter that are gathered and sorted by id; of more, all rows are looked through.
 _GATHERED: Final = 20_000
 
@@ -53,7 +55,7 @@ class Reader:
         source = Source(self._db, self._now.sealed, query, args)
         runs = self._runs(query)
         places, next, skipped = slices.find(view, runs, source, query, self._budget)
-        rows = self._fetch([place.id for place in places], query.max_bytes)
+        rows = self._fetch([place.id for place in places], query.max_bytes, "ts DESC, id DESC")
         if len(rows.ids) < len(places):
             next = Position(rows.ts[-1], rows.ids[-1])
         return Page(*rows, next, skipped, view.head)
@@ -76,7 +78,7 @@ class Reader:
             here = replace(query, limit=left)
             found, done = index_read.replay(view, here, done, budget)
             ids += [row.id for row in found]
-        rows = self._fetch(ids, query.max_bytes)
+        rows = self._fetch(ids, query.max_bytes, "id")
         if len(rows.ids) < len(ids):
             done = rows.ids[-1]
         return Replay(*rows, min(done, view.head), view.head)
@@ -115,12 +117,14 @@ class Reader:
         self, candidates: Iterable[str], args: Arguments, want: int
     ) -> tuple[list[int], int | None]:
         """The first ids that match, and the last candidate if there may be more."""
-        row = self._one(
+        row = row_of(
+            self._db,
             f"WITH c AS MATERIALIZED ({' UNION ALL '.join(candidates)})"
             " SELECT (SELECT string_agg(int8send(id), '') FROM (SELECT DISTINCT id FROM c"
             " WHERE ok ORDER BY id LIMIT %(want)s) p),"
             " (SELECT max(id) FROM c WHERE n = %(depth)s)",
             args.values | {"want": want},
+            args.few,
         )
         return integers(row[0]).tolist(), row[1]
 
@@ -153,73 +157,84 @@ class Reader:
             runs = left[start : start + _MOST_RUNS]
             key = source.rarest(runs)[2] if query.filter else None
             counts = " UNION ALL ".join(_counted(run, key, args) for run in runs)
-            total += self._one(f"SELECT sum(n)::int8 FROM ({counts}) c", args.values)[0]
+            total += row_of(
+                self._db, f"SELECT sum(n)::int8 FROM ({counts}) c", args.values, args.few
+            )[0]
         return total
 
     # ------------------------------------------------------------ figures
 
     def arrived(self, since: int) -> int:
         """The last id before a time, by the marks."""
-        row = self._one(
+        row = row_of(
+            self._db,
             "SELECT max(last), max(arrival), coalesce((SELECT id FROM marks"
             " WHERE arrival <= %(since)s ORDER BY arrival DESC LIMIT 1), 0) FROM head",
             {"since": since},
+            True,
         )
         last, arrival, marked = row
         return int(last if since > arrival else marked)
 
     def size_bytes(self, schema: str) -> int:
         """What the tables of the store and their indexes occupy."""
-        row = self._one(
+        row = row_of(
+            self._db,
             "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::int8 FROM pg_class c"
             " JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %(schema)s"
             " AND relkind = 'r'",
             {"schema": schema},
+            True,
         )
         return int(row[0])
 
     # ------------------------------------------------------------ bodies
 
-    def _fetch(self, ids: Sequence[int], max_bytes: int) -> Rows:
-        """The events of some ids, in their order: as many as fit, but one at least."""
+    def _fetch(self, ids: Sequence[int], max_bytes: int, order: str) -> Rows:
+        """The events of some ids, in their order: as many as fit, but one at least.
+
+        Args:
+            ids: They fall by (ts, id), or rise.
+            max_bytes: So many bytes of bodies, together.
+            order: ``ts DESC, id DESC`` or ``id``, as they do.
+        """
         if not ids:
             return Rows([], [], [])
-        tables = sorted(
-            [(part.first, part.last) for part in self._now.parts]
-            + [(each.run.first, each.run.last) for each in self._now.sealed]
-        )
-        firsts = [first for first, _ in tables]
-        wanted: dict[int, list[tuple[int, int]]] = {}
-        for n, id in enumerate(ids):
-            wanted.setdefault(firsts[bisect_right(firsts, id) - 1], []).append((id, n))
+        tables = [part.first for part in self._now.all_parts()]
+        wanted: dict[int, list[str]] = {}
+        for id in ids:
+            wanted.setdefault(bisect_right(tables, id) - 1, []).append(str(id))
+        # All of a block of partitions are named, so that statements occur again and are planned
+        # but once; in a partition of which nothing is wanted nothing is looked for.
+        blocks = sorted({place // _BLOCK for place in wanted})
+        places = [
+            place
+            for block in blocks
+            for place in range(block * _BLOCK, min((block + 1) * _BLOCK, len(tables)))
+        ]
         args: dict[str, Any] = {"max": max_bytes}
-        parts = []
-        for first, rows in wanted.items():
-            args[f"i{first}"] = f"{{{','.join(str(id) for id, _ in rows)}}}"
-            args[f"n{first}"] = f"{{{','.join(str(n) for _, n in rows)}}}"
-            parts.append(
-                f"SELECT e.id, e.ts, e.body, w.n FROM unnest(%(i{first})s::int8[],"
-                f" %(n{first})s::int4[]) w(id, n) JOIN events_{first} e ON e.id = w.id"
-            )
-        row = self._one(_BODIES.format(" UNION ALL ".join(parts)), args)
+        for number, place in enumerate(places):
+            args[f"i{number}"] = f"{{{','.join(wanted.get(place, ()))}}}"
+        parts = " UNION ALL ".join(
+            f"SELECT id, ts, body FROM events_{tables[place]}"
+            f" WHERE id = ANY (%(i{number})s::int8[])"
+            for number, place in enumerate(places)
+        )
+        row = row_of(self._db, _BODIES.format(order=order, rows=parts), args, True)
         found, ts, sizes = (integers(column).tolist() for column in row[:3])
         if found != list(ids[: len(found)]) or row[4] != len(ids):
-            raise MissingRows(f"of {len(ids)} rows {row[4]} are there")
+            raise MissingRows(f"of {len(ids)} rows {row[4] or 0} are there")
         joined = row[3]
         bodies = [joined[a:b] for a, b in pairwise(accumulate(sizes, initial=0))]
         return Rows(found, ts, bodies)
-
-    def _one(self, statement: str, args: dict[str, Any]) -> tuple[Any, ...]:
-        row = self._db.execute(statement, args, binary=True).fetchone()
-        assert row is not None  # each of them is an aggregate
-        return row
 
 
 _BODIES: Final = (
     "SELECT string_agg(int8send(id), ''), string_agg(int8send(ts), ''),"
     " string_agg(int8send(octet_length(body)), ''), string_agg(body, ''), max(many) FROM ("
-    "SELECT id, ts, body, n, sum(octet_length(body)) OVER (ORDER BY n) AS total,"
-    " count(*) OVER () AS many FROM ({}) r ORDER BY n) s WHERE total <= %(max)s OR n = 0"
+    "SELECT id, ts, body, row_number() OVER w AS n, sum(octet_length(body)) OVER w AS total,"
+    " count(*) OVER () AS many FROM ({rows}) r WINDOW w AS (ORDER BY {order} ROWS UNBOUNDED"
+    " PRECEDING) ORDER BY {order}) s WHERE total <= %(max)s OR n = 1"
 )
 
 
