@@ -32,6 +32,9 @@ from zstreamd.writer import Counters, Writer
 #: What one turn takes from a socket at the most.
 _TURN_MESSAGES: Final = 256
 _TURN_BYTES: Final = 8 << 20
+#: How often one turn looks into the insert socket at the most, as long as it finds so much.
+_TURN_BURSTS: Final = 4
+_FULL_BURST: Final = 32
 #: Seconds for the last bounded drain of the insert socket, and for queries to end, at the stop.
 _LAST_DRAIN_S: Final = 0.1
 _QUERIES_END_S: Final = 5.0
@@ -183,11 +186,21 @@ class Server:
         self._inbox.put(taken, costs(taken))
 
     def _take_inserts(self) -> None:
-        messages = self._inserts.burst(_TURN_MESSAGES, _TURN_BYTES)
-        taken: list[Item] = [
-            _multipart(message) if isinstance(message, list) else message for message in messages
-        ]
-        self._inbox.put(taken, costs(taken))
+        taken: list[Item] = []
+        size = 0
+        # libzmq holds few messages of a producer: while one batch of them is put together here,
+        # the next has come, and to look again is cheaper than to poll.
+        for _ in range(_TURN_BURSTS):
+            messages = self._inserts.burst(_TURN_MESSAGES, _TURN_BYTES)
+            burst: list[Item] = [
+                _multipart(message) if isinstance(message, list) else message
+                for message in messages
+            ]
+            taken += burst
+            size += costs(burst)
+            if len(burst) < _FULL_BURST or len(taken) > _TURN_MESSAGES or size > _TURN_BYTES:
+                break
+        self._inbox.put(taken, size)
 
     def _send(self) -> None:
         replies, publications = self._outbox.take()
