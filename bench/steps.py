@@ -32,7 +32,7 @@ from zstreamd.transaction import Transaction
 from zstreamd.validate import Validator
 
 #: What one turn takes from the socket, one call of the validator, and one transaction.
-TURN, CHUNK, COMMIT = 64, 1_000, 20_000
+TURN, CHUNK, COMMIT = 64, 1_000, 5_000
 TURN_BYTES = 8 << 20
 NOW = 1_700_000_000_000_000
 #: Rows are sealed a quarter of a million at a time; the rest of them is indexed at the end.
