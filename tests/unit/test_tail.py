@@ -355,6 +355,18 @@ def test_history_runs_into_live():
     assert drain(core) == [5, 8, 11, 12]
 
 
+def test_the_beginning_is_no_place_in_a_run():
+    """0 is the oldest that is kept; a cursor at 0 has seen that nothing was there, and misses."""
+    core = TailCore(FILTER, after=0)
+    core.publication(Header(HELLO, 0, 7, 10, 10, 0), EMPTY)
+    assert core.wanted() == {"filter": FILTER, "limit": 1000, "after": 0}
+    core.page(page(7, 6, 12, 5))
+    assert core.wanted() == {"filter": FILTER, "limit": 1000, "after": 6, "run": 7}
+    core = TailCore(FILTER, after=Cursor(7, {0: 0}))
+    core.publication(Header(HELLO, 0, 7, 10, 10, 0), EMPTY)
+    assert core.wanted() == {"filter": FILTER, "limit": 1000, "after": 0, "run": 7}
+
+
 def test_since_begins_where_the_first_page_does():
     core = TailCore(FILTER, since=123)
     core.publication(Header(HELLO, 0, 7, 10, 10, 0), EMPTY)
