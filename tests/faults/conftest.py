@@ -30,6 +30,11 @@ def pytest_report_header() -> str:
     return f"faults: --faults-seed {os.environ['FAULTS_SEED']}"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(120 * config.getoption("--soak")))
+
+
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Random choices: each test has its own, all from one seed."""
