@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from zstream import errors
+from zstream import Client, FlushError, errors
 from zstream.backends.base import Batch, Producer, Query
 from zstream.backends.postgres import PostgresBackend
+from zstream.testing import server
 
 from ..servers.postgres import Postgres
 
@@ -445,3 +446,27 @@ def test_rows_of_every_size(backend: Small) -> None:
     assert head.producers[producer.id].last == 9
     assert list(backend.items(Query(((0, ("\\N",)),))).ids) == [1]
     assert list(backend.items(Query(((0, ("",)),))).ids) == [3]
+
+
+# ---------------------------------------------------------------- behind a daemon
+
+
+def test_a_daemon_waits_for_its_server(postgres: Postgres, schema: str) -> None:
+    """The server is killed below a daemon; what waits is stored once when it is back."""
+    store = postgres.url(schema).replace("postgres@", "postgres:s3cret@")
+    with server(keys=["kind"], store=store) as daemon, Client(daemon.url) as client:
+        assert "s3cret" not in daemon.store
+        for n in range(50):
+            client.insert({"kind": "a", "n": n})
+        client.flush()
+        postgres.kill()
+        for n in range(50, 80):
+            client.insert({"kind": "a", "n": n})
+        with pytest.raises(FlushError):
+            client.flush(timeout=0.5)
+        postgres.start()
+        client.flush(timeout=20)
+        assert client.count(kind="a") == 80
+        found = client.items(kind="a", end=100)
+        assert [event["n"] for event in found] == list(range(79, -1, -1))
+        assert [event.id for event in found] == list(range(80, 0, -1))

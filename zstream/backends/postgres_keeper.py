@@ -14,6 +14,7 @@ import psycopg
 from zstream.backends import postgres_link as link
 from zstream.backends import postgres_parts as parts
 from zstream.backends.postgres_rows import Rows
+from zstream.errors import BackendError
 
 _log = logging.getLogger("zstream.backends.postgres")
 
@@ -129,7 +130,7 @@ class Keeper(threading.Thread):
                 self.failure = None
                 with self._stepped:
                     self._stepped.notify_all()
-        except psycopg.Error as error:
+        except (psycopg.Error, BackendError) as error:
             if self._ending.is_set():
                 return
             said = " ".join(str(error).split())

@@ -22,7 +22,7 @@ NAME_BYTES: Final = 63
 #: The oldest server whose partitions can be attached while others read and write.
 _OLDEST: Final = 12_00_00
 #: libpq's parameters, where the URL has none: a server that has vanished is noticed.
-_DEFAULTS: Final = {
+_DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "zstreamd",
     "connect_timeout": 10,
     "keepalives_idle": 60,
