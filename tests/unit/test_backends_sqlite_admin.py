@@ -514,6 +514,20 @@ def test_a_copy_is_put_back(path: Path, backend: Backend, copy: Path) -> None:
     assert backend.check(silent) == []
 
 
+def test_files_keep_their_owner(path: Path, backend: Backend, copy: Path) -> None:
+    """Root looks after the store of a daemon that is not root."""
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 12_345, 23_456)
+    before = path.stat()
+    backend.restore(str(copy), silent)
+    backend.reindex(["user", "n"], extract, silent)
+    for file in (path, index_of(path), path.with_name("store.db-lock")):
+        after = file.stat()
+        assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid), file
+        assert after.st_mode == before.st_mode, file
+
+
 def test_a_copy_is_put_where_nothing_is(tmp_path: Path, copy: Path) -> None:
     other = Backend(f"sqlite:///{tmp_path}/other/store.db")
     (tmp_path / "other").mkdir()

@@ -40,6 +40,8 @@ class SQLiteAdmin(Upkeep):
         """Index the rows that are there, as far as opening the store would."""
         index = sqlite_index.open_index(self.path, rows, self.BUSY_S)
         with closing(index), interruptible(index):
+            for file in sqlite_index.path_of(self.path), sqlite_file.lock_name(self.path):
+                sqlite_copy.give_owner(file, self.path)
             done, total = rows.floor, rows.last - rows.floor
             while done + self.SEAL_ROWS <= rows.last:
                 progress("indexing events", done - rows.floor, total)

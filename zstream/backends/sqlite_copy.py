@@ -8,6 +8,7 @@ write-ahead log from being begun anew, and it would grow all the while.
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -142,6 +143,8 @@ def restore(path: str, copy: str, busy_s: float, progress: Progress) -> int:
     fresh = f"{real}-restoring"
     with _temporary(fresh):
         last = _take_over(fresh, copy, busy_s, progress)
+        if os.path.exists(real):
+            give_owner(fresh, real)
         _sync(fresh)
         old = _aside(real)
         # The index goes first: a store without one is whole, and one with another's is not.
@@ -221,6 +224,14 @@ def _settle(real: str, busy_s: float) -> bool:
 
 
 # ---------------------------------------------------------------- files
+
+
+def give_owner(path: str, like: str) -> None:
+    """Give a file the owner and the mode of another: root works for a daemon that is not."""
+    model = os.stat(like)
+    if os.geteuid() == 0:
+        os.chown(path, model.st_uid, model.st_gid)
+    os.chmod(path, stat.S_IMODE(model.st_mode))
 
 
 @contextmanager
