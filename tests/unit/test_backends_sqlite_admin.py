@@ -449,6 +449,16 @@ def test_what_stops_a_backup_leaves_nothing(path: Path, backend: Backend, tmp_pa
         backend.backup(str(tmp_path / "nowhere" / "copy.db"), silent)
     with pytest.raises(errors.ConfigError, match="no store"):
         Backend(f"sqlite:///{tmp_path}/none.db").backup(str(tmp_path / "copy.db"), silent)
+    with by_hand(tmp_path / "foreign.db") as db:
+        db.execute("CREATE TABLE t (a)")
+    with pytest.raises(errors.BackendCorrupt, match="not a store of zstream"):
+        Backend(f"sqlite:///{tmp_path}/foreign.db").backup(str(tmp_path / "copy.db"), silent)
+    (tmp_path / "foreign.db").unlink()
+    with by_hand(path) as db:
+        db.execute("PRAGMA user_version = 1")
+        with pytest.raises(errors.ConfigError, match="let this version of zstreamd open it once"):
+            backend.backup(str(tmp_path / "copy.db"), silent)
+        db.execute("PRAGMA user_version = 2")
     # What a killed one left is in nobody's way.
     (tmp_path / "copy.db-partial").write_bytes(b"x" * 5_000)
     assert backend.backup(str(tmp_path / "copy.db"), silent) == 100

@@ -73,8 +73,7 @@ class SQLiteAdmin(Upkeep):
     def backup(self, path: str, progress: Progress) -> int:
         """Copy the rows as they are at one moment; see the base class."""
         self._must_exist()
-        with translated(self.path):
-            sqlite_schema.check_file(self.path)
+        with translated(self.path):  # and no look at the file first: this process may have it open
             return sqlite_copy.backup(self.path, path, self.BUSY_S, progress)
 
     def restore(self, path: str, progress: Progress) -> int:

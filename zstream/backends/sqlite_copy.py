@@ -61,7 +61,9 @@ def _fill(db: sqlite3.Connection, path: str, progress: Progress) -> int:
         db.execute(f"PRAGMA live.{name}").fetchone()[0]
         for name in ("user_version", "application_id")
     )
-    if (version, application) != (sqlite_schema.SCHEMA, sqlite_schema.APPLICATION_ID):
+    if application != sqlite_schema.APPLICATION_ID:
+        raise BackendCorrupt(f"{path} is an SQLite database, but not a store of zstream")
+    if version != sqlite_schema.SCHEMA:
         raise ConfigError(
             f"{path} has schema {version}, and only {sqlite_schema.SCHEMA} can be backed up: let"
             " this version of zstreamd open it once"
