@@ -269,6 +269,11 @@ def test_packets_that_are_too_small(mariadb: MariaDB, backend: MySQLBackend) -> 
         worst = b"'" * (1 << 20)
         backend.append(Batch(1, [1, 2], [worst, worst], [["a"] * 2, ["u"] * 2], 1))
         assert backend.items(Query()).bodies == [worst]
+        backend.append(Batch(3, [3], [b""], [[("a", "b")], ["u"]], 3))
+        many = tuple(f"{n:08}" + "x" * 240 for n in range(10_000))
+        with pytest.raises(errors.TooLarge, match="max_allowed_packet"):
+            backend.items(Query(((0, many),)))
+        assert list(backend.items(Query(((0, ("b",)),))).ids) == [3]
     finally:
         mariadb.ask(f"SET GLOBAL max_allowed_packet = {16 << 20}")
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pymysql
 from pymysql.constants import CLIENT
 
-from zstream.errors import BackendUnavailable, ConfigError, StoreLocked
+from zstream.errors import BackendUnavailable, ConfigError, StoreLocked, TooLarge
 
 _SCHEMES: Final = ("mysql", "mariadb")
 _HINT: Final = "write mysql://user:password@host/database, and ?unix_socket=/path for a local one"
@@ -93,10 +93,12 @@ class Session:
     Attributes:
         id: The server's number of it.
         server: What the server is, such as ``MariaDB 10.11.6``.
+        packet: Bytes of a statement that it takes.
         lock: The name of the lock that it was given or refused.
     """
 
     lock = ""
+    packet = LEAST_PACKET
 
     def __init__(self, address: Address, timeout_s: float | None) -> None:
         """Connect.
@@ -121,7 +123,9 @@ class Session:
             self._db.connect(_connected(local, address.options))
             for statement in _SETUP:
                 self.run(statement)
-            version, self.id = self.row("SELECT VERSION(), CONNECTION_ID()")
+            version, self.id, self.packet = self.row(
+                "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet"
+            )
             kind = "MariaDB" if b"mariadb" in version.lower() else "MySQL"
             if kind == "MySQL":  # else sizes of tables are those of yesterday
                 self.run("SET SESSION information_schema_stats_expiry = 0")
@@ -136,9 +140,19 @@ class Session:
         return int(self._db.query(text))
 
     def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
-        """Execute a query; return its rows. Texts are bytes."""
+        """Execute a query; return its rows. Texts are bytes.
+
+        Raises:
+            TooLarge: The server would not take it.
+        """
+        text = sql.encode("utf-8", "surrogatepass")
+        if len(text) >= self.packet:
+            raise TooLarge(
+                f"a filter as long as this makes a statement of {len(text)} bytes, and the server"
+                f" takes {self.packet} (max_allowed_packet): ask for fewer values at once"
+            )
         with self._db.cursor() as cursor:
-            cursor.execute(sql.encode("utf-8", "surrogatepass"))
+            cursor.execute(text)
             found: tuple[tuple[Any, ...], ...] = cursor.fetchall()
         return found
 
@@ -185,10 +199,9 @@ def check_server(session: Session, name: str) -> None:
     if numbers < _OLDEST[kind]:
         oldest = ".".join(map(str, _OLDEST[kind]))
         raise BackendUnavailable(f"{name}: this is {session.server}; {kind} {oldest} is needed")
-    packet = session.row("SELECT @@max_allowed_packet")[0]
-    if packet < LEAST_PACKET:
+    if session.packet < LEAST_PACKET:
         raise BackendUnavailable(
-            f"{name}: the server takes packets of {packet} bytes, and an event may need"
+            f"{name}: the server takes packets of {session.packet} bytes, and an event may need"
             f" {LEAST_PACKET}: set max_allowed_packet = 16M in its configuration"
         )
 
