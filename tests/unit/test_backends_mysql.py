@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import pymysql
@@ -80,8 +81,12 @@ def test_a_password_is_never_shown() -> None:
         assert "mysql://" in str(caught.value) or "unix_socket" in str(caught.value)
 
 
-def test_who_gives_an_authority_has_it_checked() -> None:
-    options = address_of("mariadb://app@db/events?ssl_ca=/ca.pem").options
+def test_who_gives_an_authority_has_it_checked(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    with pytest.raises(errors.ConfigError, match=r"ssl_ca names no file, .*ca\.pem"):
+        address_of(f"mariadb://app@db/events?ssl_ca={authority}")
+    authority.touch()
+    options = address_of(f"mariadb://app@db/events?ssl_ca={authority}").options
     assert options["ssl_verify_cert"]
     assert options["ssl_verify_identity"]
 

@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import os
 import re
 import socket
 from contextlib import suppress
@@ -69,6 +70,9 @@ def address_of(url: str) -> Address:
     if unknown := sorted(set(given) - {"unix_socket", *_TLS}):
         known = ", ".join(("unix_socket", *_TLS))
         raise ConfigError(f"the store's URL has unknown parameters: {', '.join(unknown)}; {known}")
+    for each in _TLS:
+        if given.get(each) and not os.path.isfile(given[each]):
+            raise ConfigError(f"the store's URL: {each} names no file, {given[each]}")
     user = unquote(parts.username) if parts.username else getpass.getuser()
     options: dict[str, Any] = {
         "user": user,
