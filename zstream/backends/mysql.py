@@ -219,8 +219,10 @@ class MySQLBackend(MySQLUpkeep, Backend):
                     answer = ask(reader)
             except BaseException as error:
                 reader.session.close()
-                # A session that has waited here may have been closed by the server long ago.
+                # A session that has waited here may have been closed by the server long ago, and
+                # so may the others.
                 if idle and isinstance(error, BackendUnavailable) and is_lost(error):
+                    self._close_idle()
                     continue
                 raise
             self._idle.append(reader)
