@@ -448,6 +448,81 @@ def test_rows_of_every_size(backend: Small) -> None:
     assert list(backend.items(Query(((0, ("",)),))).ids) == [3]
 
 
+# ---------------------------------------------------------------- an operator
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Nobody is told how far it is."""
+
+
+def extract(bodies: object, keys: object) -> list[list[Any]]:
+    raise AssertionError("no key is new")
+
+
+def test_nobody_checks_a_store_that_is_in_use_or_not_there(
+    postgres: Postgres, backend: Small
+) -> None:
+    with pytest.raises(errors.StoreLocked):
+        Small(backend.url).check(quiet)
+    with pytest.raises(errors.StoreLocked):
+        Small(backend.url).reindex(None, extract, quiet)
+    with pytest.raises(errors.ConfigError, match="no store"):
+        Small(postgres.url("nowhere")).check(quiet)
+    backend.close()
+    with pytest.raises(errors.ConfigError, match="kind,user"):
+        backend.reindex(["kind", "other"], extract, quiet)
+    with pytest.raises(errors.ConfigError, match="its own tools"):
+        backend.backup("/nowhere", quiet)
+
+
+def test_what_is_wrong_is_found(backend: Small, person: Any) -> None:
+    for _ in range(5):
+        add(backend, 9)
+    backend.trim(14)
+    assert backend.settle(10)
+    backend.close()
+    said = backend.check(quiet)
+    assert said == []
+    sums = """UPDATE partitions SET sums = '{"0": {"a": 11}}' WHERE first = 31"""
+    for harm, what in (
+        ("DELETE FROM lists_21 WHERE id = 26 AND v = 'u'", "lists_21 does not fit"),
+        ("UPDATE partitions SET max_ts = max_ts - 1 WHERE first = 31", "outside the times"),
+        (sums, "sums of the key 0"),
+        ("DELETE FROM events WHERE id = 27", "of the events from 21 to 30 there are 9, not 10"),
+        ("UPDATE events SET id = 46 WHERE id = 45", "from 41 to 45 there are 4, not 5"),
+        ("UPDATE head SET last = last - 2", "above the last id, 43"),
+        ("UPDATE partitions SET last = 29 WHERE first = 21", "no partition for the ids from 30"),
+        ("INSERT INTO runs (run, began_after) VALUES (1, 99)", "runs of the store"),
+        ("INSERT INTO runs (run, began_after) VALUES (1, 99)", "listed twice"),
+        ("INSERT INTO marks VALUES (99999999, 99)", "marks of arrival"),
+        ("DELETE FROM head", "one row"),
+    ):
+        assert what not in "; ".join(said)
+        person.execute(harm)
+        said = backend.check(quiet)
+        assert what in "; ".join(said)
+
+
+def test_an_index_is_made_anew(backend: Small, person: Any) -> None:
+    for _ in range(5):
+        add(backend, 9)
+    backend.trim(14)
+    assert backend.settle(10)
+    backend.close()
+    person.execute("DELETE FROM lists_21")
+    person.execute("DROP INDEX events_31_k0")
+    assert len(backend.check(quiet)) == 1
+    steps: list[tuple[int, int]] = []
+    backend.reindex(
+        ["user", "kind"], extract, lambda what, done, total: steps.append((done, total))
+    )
+    assert steps[-1] == (4, 4)
+    assert backend.check(quiet) == []
+    assert person.execute("SELECT count(*) FROM pg_class WHERE relname = 'events_31_k0'").fetchone()
+    backend.open(None)
+    check(backend, 45, 14)
+
+
 # ---------------------------------------------------------------- behind a daemon
 
 

@@ -24,6 +24,7 @@ from zstream.backends.base import (
     check_batch,
 )  # fmt: skip
 from zstream.backends.index import Segment, View
+from zstream.backends.postgres_admin import PostgresAdmin
 from zstream.backends.postgres_errors import translated
 from zstream.backends.postgres_keeper import Keeper, Widths
 from zstream.backends.postgres_read import MissingRows, Reader
@@ -34,7 +35,7 @@ from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, 
 T = TypeVar("T")
 
 
-class PostgresBackend(Backend):
+class PostgresBackend(PostgresAdmin, Backend):
     """Rows copied into the newest partition; their index in memory until it is full."""
 
     #: A partition holds so many rows, or bytes of bodies, or bytes of values, about.
@@ -45,22 +46,16 @@ class PostgresBackend(Backend):
     FIRST_ROWS: ClassVar[int] = 25_000
     #: Rows that one page looks at.
     BUDGET: ClassVar[int] = 20_000
-    #: How long an append, or what a page reads, waits for another session's locks, in seconds.
-    LOCK_TIMEOUT_S: ClassVar[float] = 5.0
     #: The same for whatever changes partitions: meanwhile others wait behind it.
     CHANGE_TIMEOUT_S: ClassVar[float] = 0.2
     #: And how long until it is tried again.
     RETRY_S: ClassVar[float] = 1.0
-    #: How long to wait for the lock of a daemon that has just died, in seconds.
-    OPEN_TIMEOUT_S: ClassVar[float] = 1.0
     #: Trimmed rows that are deleted with one transaction.
     SWEEP_ROWS: ClassVar[int] = 5_000
 
     def __init__(self, url: str) -> None:
         """Take the URL apart; see the base class."""
         super().__init__(url)
-        self._address = link.address_of(url)
-        self.name = self._address.name
         self._columns = ""
         self._keys: tuple[str, ...] = ()
         self._writer: Writer | None = None
@@ -88,11 +83,8 @@ class PostgresBackend(Backend):
 
     def _open(self, wanted: tuple[str, ...] | None) -> Head:
         self._writer = writer = Writer(self._address, self.LOCK_TIMEOUT_S)
-        give_up_at = time.monotonic() + self.OPEN_TIMEOUT_S
-        while not writer.lock():
-            if time.monotonic() >= give_up_at:
-                raise StoreLocked(f"{self.name} is open in another daemon")
-            time.sleep(0.02)
+        if not writer.lock(self.OPEN_TIMEOUT_S):
+            raise StoreLocked(f"{self.name} is open in another daemon")
         self._keys = writer.create(wanted)
         self._columns = schema.names(len(self._keys))
         head = writer.begin_run(self._keys)

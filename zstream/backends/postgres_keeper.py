@@ -7,7 +7,6 @@ cannot do just now, such as against a person's open transaction, it tries again.
 import logging
 import threading
 from contextlib import suppress
-from typing import Final
 
 import psycopg
 
@@ -17,12 +16,6 @@ from zstream.backends.postgres_rows import Rows
 from zstream.errors import BackendError
 
 _log = logging.getLogger("zstream.backends.postgres")
-
-#: Memory to sort a partition's rows into an index, or to count them, and how many rows tell
-#: which values are frequent (300 times as many).
-_SETTINGS: Final = (
-    "SET maintenance_work_mem = '128MB'; SET work_mem = '64MB'; SET default_statistics_target = 20"
-)
 
 
 class Widths:
@@ -152,7 +145,7 @@ class Keeper(threading.Thread):
     def _connection(self) -> link.Connection:
         if self._db is None:
             self._db = link.connect(self._address, self._lock_timeout_s)
-            self._db.execute(_SETTINGS)
+            self._db.execute(parts.SETTINGS)
         return self._db
 
     def _step(self) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "keepalives_idle": 60,
     "tcp_user_timeout": 30_000,
 }
+#: How long until a lock is tried again.
+_PAUSE_S: Final = 0.02
 #: Statements that a reader keeps planned.
 _PREPARED: Final = 50
 #: No statement is prepared only because it came so often.
@@ -148,13 +151,28 @@ def row_of(db: Connection, statement: str, args: dict[str, Any], prepare: bool) 
     return row
 
 
-def lock(db: Connection, address: Address) -> bool:
-    """Keep other daemons away for as long as this connection lives; return whether it is ours."""
+def lock(db: Connection, address: Address, timeout_s: float = 0.0) -> bool:
+    """Keep other daemons away for as long as this connection lives.
+
+    Args:
+        db: The connection.
+        address: The store.
+        timeout_s: How long to wait for the lock of one that has just ended, in seconds.
+
+    Returns:
+        Whether the lock is ours.
+    """
     # The number is looked up within the database, so that a schema of a name has one lock.
     digest = hashlib.sha256(f"zstream:{address.schema}".encode()).digest()
     number = int.from_bytes(digest[:8], "big", signed=True)
-    row = db.execute(f"SELECT pg_try_advisory_lock({number})").fetchone()
-    return row is not None and bool(row[0])
+    give_up_at = time.monotonic() + timeout_s
+    while True:
+        row = db.execute(f"SELECT pg_try_advisory_lock({number})").fetchone()
+        if row is not None and row[0]:
+            return True
+        if time.monotonic() >= give_up_at:
+            return False
+        time.sleep(_PAUSE_S)
 
 
 def broken(db: Connection) -> bool:

@@ -16,6 +16,11 @@ from zstream.backends.slices import Run
 
 #: Rows of one value in one partition from which on their number is kept.
 DENSE_ROWS: Final = 1_000
+#: Memory to sort a partition's rows into an index, or to count them, and how many rows tell
+#: which values are frequent (300 times as many).
+SETTINGS: Final = (
+    "SET maintenance_work_mem = '128MB'; SET work_mem = '64MB'; SET default_statistics_target = 20"
+)
 
 
 class Part(NamedTuple):
@@ -76,30 +81,47 @@ def seal(db: Connection, part: Part, keys: int) -> Sealed:
     columns = ", ".join(["ts", *(f"k{key}" for key in range(keys))])
     db.execute(f"VACUUM (FREEZE, ANALYZE) {table} ({columns})")
     with db.transaction():
-        found = _all(
-            db, f"SELECT DISTINCT jsonb_object_keys(lists) FROM {table} WHERE lists IS NOT NULL"
-        )
-        several = frozenset(int(row[0]) for row in found)
-        for key in range(keys):
-            if key not in several:
-                db.execute(
-                    f"CREATE INDEX {table}_k{key} ON {table} (k{key}, ts, id)"
-                    f" WITH (fillfactor = 100) WHERE k{key} IS NOT NULL"
-                )
-        db.execute(f"CREATE INDEX {table}_ts ON {table} (ts, id) WITH (fillfactor = 100)")
-        if several:
-            _index_lists(db, part.first, several)
-        dense = _dense(db, table) | several
-        sums = {key: _sums(db, part.first, key, key in several) for key in dense}
-        [(low, high)] = _all(db, f"SELECT min(ts), max(ts) FROM {table}")
-        if low is None:  # all of it was trimmed
-            low = high = 0
-        db.execute(
-            "UPDATE partitions SET sealed = true, min_ts = %s, max_ts = %s, several = %s,"
-            " sums = %s WHERE first = %s",
-            (low, high, sorted(several), json.dumps(sums), part.first),
-        )
-    return Sealed(Run(part.first, part.first, part.last, low, high, False, several), sums)
+        return _index(db, part, keys)
+
+
+def rebuild(db: Connection, part: Part, keys: int) -> None:
+    """Index a sealed partition anew."""
+    table = f"events_{part.first}"
+    with db.transaction():
+        for name in ("ts", *(f"k{key}" for key in range(keys))):
+            db.execute(f"DROP INDEX IF EXISTS {table}_{name}")
+        db.execute(f"DROP TABLE IF EXISTS lists_{part.first}")
+        db.execute(f"REINDEX TABLE {table}")  # the index of ids is left
+        _index(db, part, keys)
+
+
+def _index(db: Connection, part: Part, keys: int) -> Sealed:
+    """Make the indexes of a partition and note it as sealed, within the caller's transaction."""
+    table = f"events_{part.first}"
+    found = _all(
+        db, f"SELECT DISTINCT jsonb_object_keys(lists) FROM {table} WHERE lists IS NOT NULL"
+    )
+    several = frozenset(int(row[0]) for row in found)
+    for key in range(keys):
+        if key not in several:
+            db.execute(
+                f"CREATE INDEX {table}_k{key} ON {table} (k{key}, ts, id)"
+                f" WITH (fillfactor = 100) WHERE k{key} IS NOT NULL"
+            )
+    db.execute(f"CREATE INDEX {table}_ts ON {table} (ts, id) WITH (fillfactor = 100)")
+    if several:
+        _index_lists(db, part.first, several)
+    dense = _dense(db, table) | several
+    known = {key: sums(db, part.first, key, key in several) for key in dense}
+    [(low, high)] = _all(db, f"SELECT min(ts), max(ts) FROM {table}")
+    if low is None:  # all of it was trimmed
+        low = high = 0
+    db.execute(
+        "UPDATE partitions SET sealed = true, min_ts = %s, max_ts = %s, several = %s,"
+        " sums = %s WHERE first = %s",
+        (low, high, sorted(several), json.dumps(known), part.first),
+    )
+    return Sealed(Run(part.first, part.first, part.last, low, high, False, several), known)
 
 
 def _index_lists(db: Connection, first: int, several: Iterable[int]) -> None:
@@ -109,12 +131,12 @@ def _index_lists(db: Connection, first: int, several: Iterable[int]) -> None:
         f'CREATE TABLE {table} (k smallint NOT NULL, v text COLLATE "C" NOT NULL,'
         " ts bigint NOT NULL, id bigint NOT NULL) WITH (autovacuum_enabled = false)"
     )
-    rows = _entries(f"events_{first}", several)
+    rows = entries(f"events_{first}", several)
     db.execute(f"INSERT INTO {table} {rows} ORDER BY 1, 2, 3, 4")
     db.execute(f"CREATE INDEX {table}_x ON {table} (k, v, ts, id) WITH (fillfactor = 100)")
 
 
-def _entries(rows: str, several: Iterable[int]) -> str:
+def entries(rows: str, several: Iterable[int]) -> str:
     """(k, v, ts, id) of the keys that have lists."""
     parts = [
         f"SELECT {key}::smallint AS k, k{key} AS v, ts, id FROM {rows} WHERE k{key} IS NOT NULL"
@@ -137,7 +159,8 @@ def _dense(db: Connection, table: str) -> frozenset[int]:
     return frozenset(row[0] for row in rows)
 
 
-def _sums(db: Connection, first: int, key: int, several: bool) -> dict[str, int]:
+def sums(db: Connection, first: int, key: int, several: bool) -> dict[str, int]:
+    """How many rows of a partition the frequent values of a key have."""
     value, rows = f"k{key}", f"events_{first} WHERE k{key} IS NOT NULL"
     if several:
         value, rows = "v", f"lists_{first} WHERE k = {key}"
@@ -163,10 +186,9 @@ def sweep(db: Connection, first: int, several: Sequence[int], upto: int, wait_ms
     columns = ", ".join(["id", "ts", "lists", *(f"k{key}" for key in several)])
     gone = f"DELETE FROM events_{first} WHERE id <= {upto}"
     if several:
-        entries = _entries("gone", several)
         gone = (
             f"WITH gone AS ({gone} RETURNING {columns})"
-            f" DELETE FROM lists_{first} WHERE (k, v, ts, id) IN ({entries})"
+            f" DELETE FROM lists_{first} WHERE (k, v, ts, id) IN ({entries('gone', several)})"
         )
     with db.transaction():
         db.execute(f"SET LOCAL lock_timeout = {wait_ms}")

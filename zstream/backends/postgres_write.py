@@ -53,9 +53,9 @@ class Writer:
         """See the class."""
         return link.broken(self.db)
 
-    def lock(self) -> bool:
+    def lock(self, timeout_s: float = 0.0) -> bool:
         """Keep other daemons away; return whether that went well."""
-        return link.lock(self.db, self._address)
+        return link.lock(self.db, self._address, timeout_s)
 
     def close(self) -> None:
         """Give the lock back."""
