@@ -165,8 +165,9 @@ class Session:
         return self.rows(sql)[0]
 
     def close(self) -> None:
-        """Close it, whatever state it is in."""
-        self._db._force_close()
+        """Close it, whatever state it is in; a second time does nothing."""
+        if self._db.open:
+            self._db.close()
 
     def variables(self, names: tuple[str, ...]) -> dict[str, str]:
         """The server's own settings of these names, as far as it has them."""
