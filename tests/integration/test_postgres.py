@@ -192,6 +192,29 @@ def test_who_writes_delays_the_index_and_nothing_else(
     check(backend, 53)
 
 
+def test_appends_are_held_back_while_too_much_waits_for_its_index(
+    backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
+) -> None:
+    backend.CHANGE_TIMEOUT_S = 600.0  # type: ignore[misc]
+    backend.HOLD_BACK_S = 60.0  # type: ignore[misc]
+    backend.MOST_WAITING = 1  # type: ignore[misc]
+    backend.close()
+    backend.open(None)
+    add(backend, 9)
+    person.execute("BEGIN")
+    person.execute("UPDATE events SET ts = ts WHERE id = 3")
+    add(backend, 11)
+    held = threading.Thread(target=add, args=(backend,))
+    held.start()
+    held.join(0.2)
+    assert held.is_alive()
+    check(backend, 20)
+    person.execute("ROLLBACK")
+    held.join(20)
+    assert not held.is_alive()
+    check(backend, 21)
+
+
 def test_who_locks_the_table_stops_it_when_the_room_is_used_up(
     backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
 ) -> None:

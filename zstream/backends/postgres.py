@@ -50,6 +50,10 @@ class PostgresBackend(PostgresAdmin, Backend):
     CHANGE_TIMEOUT_S: ClassVar[float] = 0.2
     #: And how long until it is tried again.
     RETRY_S: ClassVar[float] = 1.0
+    #: Full partitions that may wait for their indexes before appends are held back.
+    MOST_WAITING: ClassVar[int] = 3
+    #: And how long one append is, at the most, in seconds.
+    HOLD_BACK_S: ClassVar[float] = 0.2
     #: Trimmed rows that are deleted with one transaction.
     SWEEP_ROWS: ClassVar[int] = 5_000
 
@@ -144,6 +148,7 @@ class PostgresBackend(PostgresAdmin, Backend):
                 raise BackendConflict(
                     f"{self.name}: the batch begins with {batch.first}, but the last id is {head}"
                 )
+            keeper.hold_back(self.MOST_WAITING, self.HOLD_BACK_S)
             if self._rows.snapshot.room < head + count:
                 keeper.reserve(writer.db, head + count)
             pieces = rows_.pieces(self._rows.snapshot, count)
@@ -168,7 +173,9 @@ class PostgresBackend(PostgresAdmin, Backend):
     def trim(self, floor: int) -> int:
         """Forget events; see the base class. What they occupied is freed by ``tidy``."""
         with self._as_writer() as (writer, _):
-            before, floor = writer.trim(floor)
+            # Not from the table: it may have been moved by a call whose outcome is unknown.
+            before = self._rows.snapshot.view.floor
+            floor = writer.trim(floor)
             if floor > before:
                 self._rows.trim(floor)
         return floor - before
@@ -220,9 +227,8 @@ class PostgresBackend(PostgresAdmin, Backend):
         pool = self._pool
         if pool is None:
             raise BackendUnavailable(f"{self.name} is not open")
-        tries = 0
         while True:
-            snapshot = self._rows.snapshot
+            snapshot, idle = self._rows.snapshot, pool.idle
             try:
                 with translated(self.name), pool.connection() as db:
                     return read(Reader(db, snapshot, self.BUDGET))
@@ -233,11 +239,9 @@ class PostgresBackend(PostgresAdmin, Backend):
                 ):
                     raise BackendCorrupt(f"{self.name}: {error}") from error
             except BackendUnavailable:
-                # The server may have closed connections that nobody used.
-                tries += 1
-                pool.forget()
-                if tries > 1:
+                if not idle:
                     raise
+                pool.forget()  # the server may have closed those that nobody used
 
     def items(self, query: Query) -> Page:
         """Read a page, newest first; see the base class."""
@@ -259,7 +263,12 @@ class PostgresBackend(PostgresAdmin, Backend):
         """Tell the figures; see the base class."""
         now, keeper, writer = self._rows.snapshot, self._keeper, self._writer
         view = now.view
-        size = self._read(lambda reader: reader.size_bytes(self._address.schema))
+        try:
+            size = self._read(lambda reader: reader.size_bytes(self._address.schema))
+        except BackendUnavailable:
+            if writer is None:
+                raise
+            size = None  # the other figures can be told all the same
         more: dict[str, object] = {
             "sealed_partitions": len(now.sealed),
             "rows_in_memory": sum(map(len, view.segments)),

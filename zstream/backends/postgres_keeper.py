@@ -93,8 +93,23 @@ class Keeper(threading.Thread):
         with self._stepped:
             return self._stepped.wait_for(self._is_at_rest, timeout_s)
 
+    def hold_back(self, most: int, timeout_s: float) -> None:
+        """Wait a little while too many full partitions wait for their indexes.
+
+        Their rows stand in memory. If indexing them fails, there is nothing to wait for.
+
+        Args:
+            most: So many may wait.
+            timeout_s: How long to wait, in seconds.
+        """
+        if len(self._all_full()) > most and self.failure is None:
+            with self._stepped:
+                self._stepped.wait_for(
+                    lambda: len(self._all_full()) <= most or self.failure is not None, timeout_s
+                )
+
     def _is_at_rest(self) -> bool:
-        return not self.lacks_room() and self._full() is None
+        return not self.lacks_room() and not self._all_full()
 
     def stop(self) -> None:
         """End it, also in the midst of a statement: what that did is undone."""
@@ -130,6 +145,8 @@ class Keeper(threading.Thread):
             if said != self.failure:
                 _log.warning("%s: a partition cannot be kept yet: %s", self._address.name, said)
             self.failure = said
+            with self._stepped:
+                self._stepped.notify_all()
             if self._db is not None and link.broken(self._db):
                 self._disconnect()
             self._ending.wait(self._retry_s)
@@ -154,9 +171,10 @@ class Keeper(threading.Thread):
         if self.lacks_room():
             self.reserve(self._connection(), now.room + 1)
             return True
-        part = self._full()
-        if part is None:
+        full = self._all_full()
+        if not full:
             return False
+        part = full[0]
         try:
             sealed = parts.seal(self._connection(), part, self._keys)
         except psycopg.errors.UndefinedTable:
@@ -166,13 +184,11 @@ class Keeper(threading.Thread):
         self._rows.seal(sealed)
         return True
 
-    def _full(self) -> parts.Part | None:
-        """The first partition that is full, not sealed, and not trimmed altogether."""
+    def _all_full(self) -> list[parts.Part]:
+        """The partitions that are full, not sealed, and not trimmed altogether."""
         now = self._rows.snapshot
-        for part in now.parts:
-            if now.view.floor < part.last <= now.view.head:
-                return part
-        return None
+        view = now.view
+        return [part for part in now.parts if view.floor < part.last <= view.head]
 
     def lacks_room(self) -> bool:
         """Whether there is no empty partition beyond the one that rows come into."""

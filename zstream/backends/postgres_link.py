@@ -211,6 +211,11 @@ class Pool:
                 return
         db.close()
 
+    @property
+    def idle(self) -> bool:
+        """Whether the next one may have been closed by the server meanwhile."""
+        return bool(self._idle)
+
     def forget(self) -> None:
         """Close those that nobody uses: the server may have closed them."""
         while self._idle:

@@ -169,8 +169,8 @@ class Writer:
         if not self.lost:
             self.db.execute("ROLLBACK")
 
-    def trim(self, floor: int) -> tuple[int, int]:
-        """Note a floor; return the one before it and the one that holds now."""
+    def trim(self, floor: int) -> int:
+        """Move the floor up, to the last id at the most; return the one that holds now."""
         with self.db.transaction():
             last, before = _row(self.db, "SELECT last, floor FROM head FOR UPDATE")
             floor = max(min(floor, last), before)
@@ -179,7 +179,7 @@ class Writer:
                 "DELETE FROM marks WHERE arrival < (SELECT max(arrival) FROM marks WHERE id <= %s)",
                 (floor,),
             )
-        return before, floor
+        return int(floor)
 
 
 def _beginning(batch: Batch, mark: bool) -> str:
