@@ -22,6 +22,8 @@ FEW_VALUES: Final = 16
 _TRIED: Final = 1_000
 #: Rows that are looked through in the time that a value is looked up.
 _SEEK: Final = 8
+#: Rows that are looked at in the time in which a value is found not to be there.
+_SOUGHT: Final = 3
 #: What a value is taken to have in a partition whose sums do not name it.
 _RARE: Final = DENSE_ROWS // 20
 #: Candidates of a value that the first try looks at, beyond those that are wanted.
@@ -121,7 +123,8 @@ class Source:
         runs = runs[: max(_TRIED // values, 1)]
         most = max(budget // (values * len(runs)), _LEAST)
         sources = [self._sought(run, key) for run in runs]
-        return self._deeper(sources, min(want + _SPARE, most), most, want)
+        looked = self._deeper(sources, min(want + _SPARE, most), most, want)
+        return looked._replace(spent=looked.spent + values * len(runs) * _SOUGHT)
 
     def _deeper(self, sources: Sequence[str], depth: int, most: int, want: int) -> Looked:
         """Look at more and more candidates until there are enough, or all were looked at."""
