@@ -119,7 +119,7 @@ def install(steps: Steps) -> None:
             return self.cursor().executemany(sql, *args)
 
         def executescript(self, sql: str) -> Any:
-            raise NotImplementedError("steps within a script are not seen")
+            return steps.take(_short(sql), lambda: super(Connection, self).executescript(sql))
 
         def close(self) -> None:
             steps.take("close", super().close) if not self.reads_only else super().close()

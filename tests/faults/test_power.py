@@ -246,6 +246,15 @@ def test_power_cuts(number: int, tmp_path: Path, rng: random.Random, soak: int, 
         check_all(run, cuts, tmp_path / "cuts", rng, tell)
 
 
+def test_power_cuts_while_a_store_is_made(
+    tmp_path: Path, rng: random.Random, soak: int, tell: Told
+) -> None:
+    run = record(new_run(tmp_path / "run"), rng, 2)
+    ends = range(min(len(run.disk.log), 60)) if soak == 1 else range(len(run.disk.log))
+    cuts = (("while a store is made", end, some_kept(rng)) for end in ends for _ in range(3))
+    check_all(run, cuts, tmp_path / "cuts", rng, tell)
+
+
 def test_power_cuts_while_it_recovers(
     tmp_path: Path, rng: random.Random, soak: int, tell: Told
 ) -> None:

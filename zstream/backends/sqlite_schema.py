@@ -125,6 +125,8 @@ def check_file(path: str) -> None:
     if not header:
         return
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        if os.path.exists(f"{path}-journal"):
+            return  # perhaps the power was cut while it was made: SQLite undoes that, or refuses
         raise BackendCorrupt(f"{path} is not a store of zstream, nor any SQLite database")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise BackendCorrupt(f"{path} is an SQLite database, but not a store of zstream")
