@@ -26,6 +26,7 @@ APPLICATION_ID: Final = 0x7A737472
 
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_BYTES: Final = 100
+_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 
 def _tables(keys: int) -> list[Table]:
@@ -125,13 +126,21 @@ def check_file(path: str) -> None:
     if not header:
         return
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        if os.path.exists(f"{path}-journal"):
+        if _has_journal(path):
             return  # perhaps the power was cut while it was made: SQLite undoes that, or refuses
         raise BackendCorrupt(f"{path} is not a store of zstream, nor any SQLite database")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise BackendCorrupt(f"{path} is an SQLite database, but not a store of zstream")
     # SQLite would open what is read-only, and leave a log behind that is read-only for ever.
     os.close(os.open(path, os.O_RDWR))
+
+
+def _has_journal(path: str) -> bool:
+    try:
+        with open(f"{path}-journal", "rb") as file:
+            return file.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
+    except FileNotFoundError:
+        return False
 
 
 def is_empty(db: sqlite3.Connection) -> bool:
