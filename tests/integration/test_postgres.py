@@ -292,6 +292,14 @@ def test_another_daemon_that_came_meanwhile_is_noticed(
     other.close()
 
 
+def test_a_writer_without_the_lock_is_noticed(backend: Small, person: Any) -> None:
+    add(backend, 3)
+    person.execute("UPDATE head SET last = 4")
+    with pytest.raises(errors.BackendConflict, match="begins with 4, but the last id is 4"):
+        add(backend)
+    assert person.execute("SELECT count(*), max(id) FROM events").fetchone() == (3, 3)
+
+
 def test_a_batch_whose_outcome_is_unknown(
     backend: Small, person: "psycopg.Connection[tuple[Any, ...]]"
 ) -> None:

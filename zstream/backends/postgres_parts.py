@@ -81,7 +81,10 @@ def seal(db: Connection, part: Part, keys: int) -> Sealed:
     columns = ", ".join(["ts", *(f"k{key}" for key in range(keys))])
     db.execute(f"VACUUM (FREEZE, ANALYZE) {table} ({columns})")
     with db.transaction():
-        return _index(db, part, keys)
+        sealed = _index(db, part, keys)
+    if sealed.run.several:
+        db.execute(f"VACUUM (FREEZE, ANALYZE) lists_{part.first}")
+    return sealed
 
 
 def rebuild(db: Connection, part: Part, keys: int) -> None:
