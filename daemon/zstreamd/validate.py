@@ -102,7 +102,7 @@ class Validator:
                 hold up the other threads (some hundred KiB).
             now: The clock, in microseconds; no date may be more than 24 h ahead of it.
         """
-        admitted = self._single(frames) or self._fast(frames, now)
+        admitted = self._plain(frames) or self._fast(frames, now)
         if admitted is None and len(frames) == 1:
             admitted = self._slow(frames[0], now)
         if admitted is None:
@@ -111,21 +111,29 @@ class Validator:
             admitted.extend(self.admit(frames[half:], now))
         return admitted
 
-    def _single(self, frames: Sequence[bytes]) -> Admitted | None:
-        """Frames of one event each, the most frequent kind: they are the bodies, too."""
+    def _plain(self, frames: Sequence[bytes]) -> Admitted | None:
+        """Frames of one event each, or one array of events without dates: what is usual."""
         bodies, count = list(frames), len(frames)
-        joined = b"".join((wire.array_header(count), *bodies))
+        is_one_array = count == 1 and elements(bodies[0]) is not None
+        joined = bodies[0] if is_one_array else b"".join((wire.array_header(count), *bodies))
         if len(joined) > MAX_EVENT_BYTES and max(map(len, bodies)) > MAX_EVENT_BYTES:
             return None
         try:
             events = _decode_maps(joined)
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return None
-        # Each is compared with its own frame: no two halves of an event in two frames pass.
-        if list(map(_encode, events)) != bodies:
+        # Each frame is compared with its own event: no two halves of one in two frames pass.
+        packed = list(map(_encode, events))
+        if is_one_array:
+            if len(packed) > MAX_FRAME_EVENTS or b"".join(packed) != _content(joined)[0]:
+                return None
+            counts = [len(packed)]
+        elif packed != bodies:
             return None
-        columns = self._columns(events)
-        return Admitted(columns, bodies, [None] * count, [1] * count, [()] * count)
+        else:
+            counts = [1] * count
+        dates: list[int | None] = [None] * len(packed)
+        return Admitted(self._columns(events), packed, dates, counts, [()] * count)
 
     def _fast(self, frames: Sequence[bytes], now: int) -> Admitted | None:
         contents, counts = [], []
