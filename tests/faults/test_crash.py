@@ -15,7 +15,7 @@ from .process import PATIENCE_S, Plan, Process, serve
 STORES, KILLS = 8, 8
 #: Things that are done to a daemon in a life at most.
 ACTIONS = 60
-QUERIES = 25
+QUERIES = 15
 
 Told = Callable[[str], None]
 

@@ -251,7 +251,7 @@ def test_power_cuts_while_a_store_is_made(
 ) -> None:
     run = record(new_run(tmp_path / "run"), rng, 2)
     ends = range(min(len(run.disk.log), 60)) if soak == 1 else range(len(run.disk.log))
-    cuts = (("while a store is made", end, some_kept(rng)) for end in ends for _ in range(3))
+    cuts = (("while a store is made", end, some_kept(rng)) for end in ends for _ in range(2))
     check_all(run, cuts, tmp_path / "cuts", rng, tell)
 
 
@@ -260,7 +260,7 @@ def test_power_cuts_while_it_recovers(
 ) -> None:
     """What a cut left behind is opened, and the power goes again."""
     first = record(new_run(tmp_path / "run"), rng, BATCHES)
-    for each in range(4 * soak):
+    for each in range(3 * soak):
         end = rng.randint(len(first.disk.log) // 4, len(first.disk.log))
         folder = tmp_path / f"again {each}"
         leave(first, end, some_kept(rng), folder)
