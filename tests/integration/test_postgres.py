@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from zstream import Client, FlushError, errors
 from zstream.backends.base import Batch, Producer, Query
 from zstream.backends.postgres import PostgresBackend
+from zstream.keys import Filter
 from zstream.testing import server
 
 from ..servers.postgres import Postgres
@@ -157,6 +159,50 @@ def test_rows_that_were_trimmed_are_freed(
     assert backend.open(None).id == 45
     add(backend, 7)
     check(backend, 52, 45)
+
+
+def test_readers_beside_a_writer_that_trims(backend: Small) -> None:
+    """What is above the floor is there, what is below is not, at whatever moment they look."""
+    done, wrong = threading.Event(), list[BaseException]()
+    backend.BUDGET = 100  # type: ignore[misc]
+
+    def floor() -> int:
+        return backend._rows.snapshot.view.floor
+
+    def read(filter: Filter) -> None:
+        try:
+            while not done.is_set():
+                query, ids, before = Query(filter, limit=20), list[int](), floor()
+                while True:
+                    page = backend.items(query)
+                    assert list(page.bodies) == [b"event %d" % id for id in page.ids]
+                    ids += page.ids
+                    head = query.head or page.head
+                    if page.next is None:
+                        break
+                    query = replace(query, before=page.next, head=head)
+                lowest = ids[-1] if ids else head + 1
+                assert ids == list(range(head, lowest - 1, -1))
+                assert before < lowest <= floor() + 1 or head <= floor()
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            wrong.append(error)
+
+    filters: list[Filter] = [(), ((0, ("a", "b")),), ((0, ("a", *(f"b{n}" for n in range(30)))),)]
+    threads = [threading.Thread(target=read, args=(filter,)) for filter in filters]
+    for thread in threads:
+        thread.start()
+    for n in range(60):
+        last = add(backend, 1 + n % 13)
+        if n % 5 == 4:
+            backend.trim(last - 10 * (n % 7))
+        backend.tidy()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong[0]
+    assert backend.settle(10)
+    backend.close()
+    assert backend.check(quiet) == []
 
 
 # ---------------------------------------------------------------- a person's open transaction

@@ -34,6 +34,11 @@ from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, 
 
 T = TypeVar("T")
 
+#: How long what frees space waits for others, in milliseconds: no append comes meanwhile.
+_TIDY_MS = 20
+#: How long until it is tried again at the latest, in seconds.
+_TIDY_WAIT_S = 30.0
+
 
 class PostgresBackend(PostgresAdmin, Backend):
     """Rows copied into the newest partition; their index in memory until it is full."""
@@ -70,6 +75,7 @@ class PostgresBackend(PostgresAdmin, Backend):
         self._unsure = False
         self._swept = 0
         self._tidy_at = 0.0
+        self._tidy_wait_s = self.RETRY_S
 
     # ------------------------------------------------------------ opening and closing
 
@@ -188,24 +194,25 @@ class PostgresBackend(PostgresAdmin, Backend):
                 try:
                     self._tidy(writer.db, view.floor)
                 except pg.LockNotAvailable:
-                    # Somebody reads, or the partition is being sealed.
-                    self._tidy_at = time.monotonic() + self.RETRY_S
+                    # Somebody reads, which may take hours, or the partition is being sealed.
+                    self._tidy_at = time.monotonic() + self._tidy_wait_s
+                    self._tidy_wait_s = min(2 * self._tidy_wait_s, _TIDY_WAIT_S)
                 else:
+                    self._tidy_wait_s = self.RETRY_S
                     return True
         return idle and any(segment.settle(1) for segment in view.segments)
 
     def _tidy(self, db: link.Connection, floor: int) -> None:
         now = self._rows.snapshot
-        wait_ms = round(self.CHANGE_TIMEOUT_S * 1000)
         for part in now.all_parts():
             if part.last <= floor:
-                parts.drop(db, part, wait_ms)
+                parts.drop(db, part, _TIDY_MS)
                 self._rows.drop(part)
                 return
             if part.first <= floor:
                 start = max(self._swept, part.first - 1)
                 upto = min(start + self.SWEEP_ROWS, floor)
-                parts.sweep(db, part.first, now.several(part), upto, wait_ms)
+                parts.sweep(db, part.first, now.several(part), upto, _TIDY_MS)
                 self._swept = upto
                 return
         self._swept = floor

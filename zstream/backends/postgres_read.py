@@ -200,7 +200,8 @@ class Reader:
         """
         if not ids:
             return Rows([], [], [])
-        tables = [part.first for part in self._now.all_parts()]
+        floor = self._now.view.floor  # what is below may be dropped at any moment
+        tables = [part.first for part in self._now.all_parts() if part.last > floor]
         wanted: dict[int, list[str]] = {}
         for id in ids:
             wanted.setdefault(bisect_right(tables, id) - 1, []).append(str(id))
