@@ -3,7 +3,7 @@
 import itertools
 import random
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import msgpack
 import pytest
 
-from zstream import keys
 from zstream.backends import sqlite_file
 from zstream.backends.base import Batch, Position, Producer, Query
 from zstream.backends.sqlite import SQLiteBackend
+from zstream.keys import getter, index_value, normalize
+from zstreamd.extract import extract
 
 from . import launcher, schema1
 from .disk import Disk, Luck, after_cut, all_kept, none_kept, some_kept
@@ -22,11 +23,11 @@ from .model import DATED, KEYS, Filter, Model, Row, check_whole, make_event
 from .process import PATIENCE_S
 
 Told = Callable[[str], None]
+Keys = tuple[str, ...]
 
 PRODUCER = bytes(16)
 #: Batches of a recorded run.
 BATCHES = 50
-GETTERS = [keys.getter(key) for key in KEYS]
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,8 @@ class Run:
     disk: Disk
     rows: list[Row] = field(default_factory=list)
     states: list[State] = field(default_factory=lambda: [State()])
+    #: Whether other keys than `KEYS` may be found.
+    changes_keys: bool = False
 
     def step(self, state: State, do: Callable[..., Any], *args: Any) -> None:
         """Go from one state to the next; the disk's log tells when it was begun and done."""
@@ -67,8 +70,8 @@ class Run:
 class StoreReader:
     """A backend as a Reader, see `model`."""
 
-    def __init__(self, backend: SQLiteBackend) -> None:
-        self._backend = backend
+    def __init__(self, backend: SQLiteBackend, keys: Sequence[str] = KEYS) -> None:
+        self._backend, self._keys = backend, keys
 
     def items(
         self, wanted: Filter, since: int | None, until: int | None, start: int, page: int, most: int
@@ -77,7 +80,7 @@ class StoreReader:
         before: Position | None = None
         while len(found) < most:
             limit = min(page, most - len(found))
-            query = Query(keys.normalize(wanted, KEYS), since, until, before, None, start, limit)
+            query = Query(normalize(wanted, self._keys), since, until, before, None, start, limit)
             got = self._backend.items(query)
             found += rows_of(got)
             start -= got.skipped
@@ -89,27 +92,27 @@ class StoreReader:
     def replay(self, wanted: Filter, after: int, page: int) -> list[Row]:
         found: list[Row] = []
         while True:
-            got = self._backend.replay(Query(keys.normalize(wanted, KEYS), limit=page), after)
+            got = self._backend.replay(Query(normalize(wanted, self._keys), limit=page), after)
             found += rows_of(got)
             after = got.upto
             if after == got.head:
                 return found
 
     def count(self, wanted: Filter, since: int | None, until: int | None) -> int:
-        return self._backend.count(Query(keys.normalize(wanted, KEYS), since, until))
+        return self._backend.count(Query(normalize(wanted, self._keys), since, until))
 
 
 def rows_of(page: Any) -> list[Row]:
     return list(zip(page.ids, page.ts, map(msgpack.unpackb, page.bodies), strict=True))
 
 
-def append(backend: SQLiteBackend, rows: list[Row], batch: int) -> None:
+def append(backend: SQLiteBackend, rows: list[Row], batch: int, keys: Sequence[str] = KEYS) -> None:
     first = rows[0][0] if rows else backend.last_id() + 1
     events = [event for _, _, event in rows]
     backend.append(
         Batch(
             first, [ts for _, ts, _ in rows], [msgpack.packb(event) for event in events],
-            [[keys.index_value(get(event)) for event in events] for get in GETTERS],
+            [[index_value(get(event)) for event in events] for get in map(getter, keys)],
             arrival_of(first + len(rows)), [Producer(PRODUCER, 0, batch, 0, b"", DATED)],
         )
     )  # fmt: skip
@@ -159,11 +162,11 @@ def _act(run: Run, backend: SQLiteBackend, rng: random.Random) -> None:
         assert backend.settle(PATIENCE_S)
 
 
-def found_in(backend: SQLiteBackend) -> State:
-    """Open a store; where it stands."""
-    head = backend.open(KEYS)
+def found_in(backend: SQLiteBackend, keys: Sequence[str] | None = KEYS) -> tuple[State, Keys]:
+    """Open a store; where it stands, and its keys."""
+    head = backend.open(keys)
     producer = head.producers.get(PRODUCER)
-    return State(head.id, head.floor, 0 if producer is None else producer.last)
+    return State(head.id, head.floor, 0 if producer is None else producer.last), head.keys
 
 
 def leave(run: Run, end: int, luck: Luck, folder: Path) -> list[State]:
@@ -182,16 +185,16 @@ def check(run: Run, end: int, luck: Luck, folder: Path, rng: random.Random) -> N
     states = leave(run, end, luck, folder)
     backend = store_in(folder)
     try:
-        found = found_in(backend)
+        found, keys = found_in(backend, None if run.changes_keys else KEYS)
         assert found in states, f"known was {states[0]}"
         rows = run.rows[found.floor : found.last]
-        reader = StoreReader(backend)
+        reader = StoreReader(backend, keys)
         assert reader.replay({}, 0, 100) == rows
         check_whole(rows, found.floor, found.last)
-        Model(rows).compare(reader, rng, 4)
+        Model(rows, keys).compare(reader, rng, 4)
         more = make_rows(found.last + 1, 40, rng)
-        append(backend, more, found.batch + 1)
-        Model(rows + more).compare(reader, rng, 1)
+        append(backend, more, found.batch + 1, keys)
+        Model(rows + more, keys).compare(reader, rng, 1)
     finally:
         backend.close()
     assert backend.check(lambda *_: None) == []
@@ -267,7 +270,7 @@ def test_power_cuts_while_it_recovers(
         copy = tmp_path / f"copy {each}"
         shutil.copytree(folder, copy)
         backend = store_in(copy)
-        state = found_in(backend)
+        state, _ = found_in(backend)
         backend.close()
         run = Run(Disk(folder), first.rows[: state.last], [state])
         record(run, rng, 2)
@@ -286,6 +289,24 @@ def test_power_cuts_in_an_upgrade(
         run = record(Run(Disk(folder), trimmed + rows, [State(700, 200, 3)]), rng, 4)
         cuts = itertools.chain(cuts_at_syncs(run, rng), cuts_between(run, rng, 10))
         check_all(run, cuts, tmp_path / "cuts", rng, tell)
+
+
+def test_power_cuts_while_keys_change(
+    tmp_path: Path, rng: random.Random, soak: int, tell: Told
+) -> None:
+    first = record(new_run(tmp_path / "run"), rng, BATCHES)
+    for each in range(soak):
+        folder = tmp_path / f"change {each}"
+        shutil.copytree(tmp_path / "run", folder)
+        run = Run(Disk(folder), first.rows, [first.states[-1]], changes_keys=True)
+        with run.disk.installed():
+            other = ("n", "user", "deep.x") if each % 2 == 0 else KEYS
+            store_in(folder).reindex(other, extract, lambda *_: None)
+        cuts = itertools.chain(cuts_at_syncs(run, rng), cuts_between(run, rng, 15))
+        check_all(run, cuts, tmp_path / "cuts", rng, tell)
+        backend = store_in(folder)
+        assert found_in(backend, None)[1] == other
+        backend.close()
 
 
 @pytest.mark.parametrize("lower", ["OFF", "NORMAL"])
