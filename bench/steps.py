@@ -174,7 +174,7 @@ def store_steps(frames: Sequence[bytes], store: str) -> None:
     count = len(frames)
     say("append a batch and commit it", "writer", ran, count)
     say("the same, waiting for the disk or a core", "writer", waited, count)
-    say("do what the store put off", "writer", put_off, count)
+    say("index ahead of queries, once nothing waits", "writer", put_off, count)
     say("seal the rows and merge the runs", "keeper", background, count)
 
 
