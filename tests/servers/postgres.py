@@ -32,8 +32,7 @@ class Postgres:
         self._programs = programs
         if self._user is not None:
             if not self._reachable():
-                self._programs = folder / "programs" / "bin"
-                shutil.copytree(programs.parent, folder / "programs", symlinks=True)
+                self._programs = _copied(programs, folder)
             shutil.chown(folder, self._user)
         with self._log.open("wb") as log:
             subprocess.run(
@@ -121,6 +120,17 @@ class Postgres:
         """The URL of a store in a schema."""
         name = schema.replace(" ", "%20")
         return f"postgresql://postgres@/postgres?host={self.folder}&schema={name}"
+
+
+def _copied(programs: Path, folder: Path) -> Path:
+    """Copy the programs of a wheel, with the libraries beside it, to where all may run them."""
+    place = programs.parent  # in a folder of the package, in site-packages
+    inside = folder / place.parent.name / place.name
+    shutil.copytree(place, inside, symlinks=True)
+    libraries = place.parent.parent / f"{place.parent.name}.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+    return inside / programs.name
 
 
 def _owner() -> str | None:
