@@ -15,7 +15,7 @@ def test_the_scheme_finds_the_store() -> None:
 
 @pytest.mark.parametrize("url", ["", "memory", "nosuch:", "nosuch://host/x", "/var/x.db", "x.db"])
 def test_an_unknown_store_names_the_known_ones(url: str) -> None:
-    with pytest.raises(ConfigError, match="memory, .*sqlite"):
+    with pytest.raises(ConfigError, match=r"memory, .*sqlite"):
         open_backend(url)
 
 
