@@ -1,15 +1,17 @@
 """What only the store in PostgreSQL has: a server that dies, other sessions, partitions."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import psycopg
 import pytest
 
 from zstream import Client, FlushError, errors
+from zstream.backends import postgres_reindex
 from zstream.backends.base import Batch, Producer, Query
 from zstream.backends.postgres import PostgresBackend
 from zstream.keys import Filter
@@ -546,8 +548,6 @@ def test_nobody_checks_a_store_that_is_in_use_or_not_there(
     with pytest.raises(errors.ConfigError, match="no store"):
         Small(postgres.url("nowhere")).check(quiet)
     backend.close()
-    with pytest.raises(errors.ConfigError, match="kind,user"):
-        backend.reindex(["kind", "other"], extract, quiet)
     with pytest.raises(errors.ConfigError, match="its own tools"):
         backend.backup("/nowhere", quiet)
 
@@ -598,6 +598,66 @@ def test_an_index_is_made_anew(backend: Small, person: Any) -> None:
     assert person.execute("SELECT count(*) FROM pg_class WHERE relname = 'events_31_k0'").fetchone()
     backend.open(None)
     check(backend, 45, 14)
+
+
+def test_other_keys(postgres: Postgres, schema: str, backend: Small, person: Any) -> None:
+    """They come from the stored events, also when the first try and a second one are ended."""
+
+    def values(bodies: Sequence[bytes], keys: Sequence[str]) -> list[list[Any]]:
+        ids = [int(body.split()[1]) for body in bodies]
+        known: dict[str, list[Any]] = {
+            "user": [("u", f"u{id}") if id % 3 else f"u{id}" for id in ids],
+            "kind": ["a"] * len(ids),
+            "n": [str(id) for id in ids],
+        }
+        return [known[key] for key in keys]
+
+    def stop(what: str, done: int, total: int) -> None:
+        seen.append((done, total))
+        if done > 10:
+            raise KeyboardInterrupt
+
+    producer = Producer(b"p" * 16, 1, 2, 3, b"x", 4)
+    for _ in range(5):
+        add(backend, 9)
+    backend.append(replace(batch(46), producers=[producer]))
+    backend.trim(14)
+    backend.close()
+    seen: list[tuple[int, int]] = []
+    with mock.patch.object(postgres_reindex, "_ROWS", 7):
+        with pytest.raises(KeyboardInterrupt):
+            backend.reindex(["n"], values, stop)
+        head = backend.open(None)
+        assert head.keys == ("kind", "user")
+        check(backend, 46, 14)
+        backend.close()
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                backend.reindex(["n", "kind"], values, stop)
+        assert seen[-1][0] > seen[0][0]
+        person.execute("UPDATE runs SET run = run - 1 WHERE n = 2")  # another store came here
+        seen.clear()
+        with pytest.raises(KeyboardInterrupt):
+            backend.reindex(["n", "kind"], values, stop)
+        assert seen[0][0] == 0
+        backend.reindex(["n", "kind"], values, quiet)
+    assert backend.check(quiet) == []
+    new = backend.open(None)
+    assert new.keys == ("n", "kind")
+    assert (new.id, new.floor, new.arrival) == (46, 14, head.arrival)
+    assert new.producers == {producer.id: producer}
+    assert [run for run, _ in new.runs][:-1] == [head.runs[0][0], head.run - 1]
+    assert list(backend.items(Query(((0, ("30", "46", "14")),))).ids) == [46, 30]
+    assert backend.count(Query(((1, ("a",)),))) == 32
+    assert list(backend.items(Query(limit=3)).bodies) == [b"event 46", b"event 45", b"event 44"]
+    assert backend.arrived(40) < 46
+    names = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'Store%'"
+    assert (f"{schema} reindexed",) not in postgres.ask(names)
+    assert postgres.ask(f'SELECT name FROM "{schema}".meta ORDER BY 1') == [("keys",), ("schema",)]
+    add(backend, 20)
+    assert backend.settle(10)
+    backend.close()
+    assert backend.check(quiet) == []
 
 
 # ---------------------------------------------------------------- behind a daemon

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 from zstream.backends import postgres_link as link
 from zstream.backends import postgres_parts as parts
 from zstream.backends import postgres_schema as schema
+from zstream.backends.base import Backend
 from zstream.backends.postgres_check import check
 from zstream.backends.postgres_errors import translated
+from zstream.backends.postgres_reindex import beside, change_keys
 from zstream.backends.upkeep import Extract, Progress, Upkeep
 from zstream.errors import ConfigError, StoreLocked
+from zstream.keys import check_keys
 
 
 class PostgresAdmin(Upkeep):
@@ -49,10 +52,12 @@ class PostgresAdmin(Upkeep):
             return check(db, len(keys), progress)
 
     def reindex(self, keys: Sequence[str] | None, extract: Extract, progress: Progress) -> None:
-        """Make the indexes of all sealed partitions anew; other keys it declines."""
+        """Change the keys, or make the indexes of all sealed partitions anew; see the base."""
+        wanted = None if keys is None else check_keys(keys)
         with self._alone() as (db, stored):
-            if keys is not None and sorted(keys) != sorted(stored):
-                self._keep(stored)
+            if wanted is not None and sorted(wanted) != sorted(stored):
+                change_keys(db, self._address, self._beside, wanted, extract, progress)
+                return
             db.execute(parts.SETTINGS)
             sealed = parts.load(db)[1]
             for number, each in enumerate(sealed):
@@ -61,8 +66,8 @@ class PostgresAdmin(Upkeep):
                 parts.rebuild(db, part, len(stored))
             progress("indexing partitions", len(sealed), len(sealed))
 
-    def _keep(self, stored: Sequence[str]) -> NoReturn:
-        raise ConfigError(
-            f"{self.name} was made with the keys {','.join(stored)}, and a store in PostgreSQL"
-            " keeps its keys: export its events and import them into a new store"
-        )
+    def _beside(self) -> Backend:
+        made = type(self)(self.url)
+        made._address = beside(self._address)
+        assert isinstance(made, Backend)
+        return made
