@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 from unittest import mock
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -487,16 +488,20 @@ def test_a_database_that_cannot_hold_every_text(postgres: Postgres) -> None:
     postgres.ask("DROP DATABASE narrow WITH (FORCE)")
 
 
-def test_what_is_not_durable_is_told(postgres: Postgres, schema: str) -> None:
-    """The servers of these tests run without fsync; a session's own setting is put right."""
-    url = postgres.url(schema) + "&options=-c%20synchronous_commit%3Doff"
-    backend = Small(url)
+def test_what_a_server_is_set_to(postgres: Postgres, schema: str) -> None:
+    """The servers of these tests run without fsync; a session's own settings are put right."""
+    odd = "-c synchronous_commit=off -c standard_conforming_strings=off -c bytea_output=escape"
+    backend = Small(f"{postgres.url(schema)}&options={quote(odd)}")
     backend.open(["kind", "user"])
-    add(backend)
+    producer = Producer(bytes(range(16)), 1, 2, 3, b"\\\0'", 4)
+    backend.append(replace(batch(1), producers=[producer]))
     assert backend.stats().more["fsync"] == "off"
     assert backend._writer is not None
     shown = backend._writer.db.execute("SHOW synchronous_commit").fetchone()
     assert shown == ("on",)
+    check(backend, 1)
+    backend.close()
+    assert backend.open(None).producers == {producer.id: producer}
     backend.close()
 
 

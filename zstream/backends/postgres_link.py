@@ -112,7 +112,7 @@ def connect(address: Address, lock_timeout_s: float) -> Connection:
                 f"SET search_path = {{}}; SET lock_timeout = {wait}; SET statement_timeout = 0;"
                 " SET idle_in_transaction_session_timeout = 0; SET default_transaction_isolation ="
                 " 'read committed'; SET client_min_messages = warning; SET jit = off;"
-                " SET bytea_output = 'hex'"
+                " SET bytea_output = 'hex'; SET standard_conforming_strings = on"
             ).format(sql.Identifier(address.schema))
         )
     except BaseException:
