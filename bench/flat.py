@@ -6,7 +6,7 @@ One event a message through a raw PUSH, as fast as the daemon takes them.
 from itertools import pairwise
 
 from common import arguments, daemon, report, say
-from filling import memory
+from filling import cpu_seconds, memory, settle
 from producer import Watch, longest_stop, pushing, single_pool, times_at
 
 
@@ -25,6 +25,8 @@ def main() -> None:
             say(f"{upto:,} events committed")
         producer.pushed()
         weight = memory(running.pid)
+        owed = settle(running.pid, count)
+        used = cpu_seconds(running.pid)
     marks = times_at(seen, range(0, count + 1, step))
     rates = [round(step / (b - a)) for a, b in pairwise(marks)]
     report(
@@ -36,6 +38,8 @@ def main() -> None:
         last_per_s=rates[-1],
         last_to_first=round(rates[-1] / rates[0], 3),
         longest_stop_s=round(longest_stop(seen[1:]), 3),
+        idle_after_s=round(owed, 1),
+        cpu_us_per_event=round(used / count * 1e6, 2),
         step=step,
         rates=rates,
         **weight,

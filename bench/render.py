@@ -86,8 +86,10 @@ def flat(results: Results) -> str:
     line = lines[0]
     return (
         "![Rate of each million](benchmarks-flat.svg)\n\n"
-        f"{line['events']:,} events without a pause, {line['per_s']:,}/s over all; resident "
-        f"{line['resident_mb']} MB at the end, {line['highest_mb']} MB at the highest.\n"
+        f"{line['events']:,} events without a pause, {line['per_s']:,}/s over all; the daemon was "
+        f"idle {line['idle_after_s']} s after the last and had used {line['cpu_us_per_event']} µs "
+        f"of the processors an event; resident {line['resident_mb']} MB at the end, "
+        f"{line['highest_mb']} MB at the highest.\n"
     )
 
 
