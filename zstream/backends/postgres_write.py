@@ -13,6 +13,7 @@ from zstream.backends import postgres_link as link
 from zstream.backends import postgres_schema as schema
 from zstream.backends.base import DEFAULT_KEYS, Batch, Head, Producer
 from zstream.backends.postgres_copy import packed
+from zstream.backends.postgres_few import FEW_ROWS, statement
 from zstream.backends.postgres_parts import Part
 from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable
 from zstream.limits import MAX_INTEGER
@@ -134,6 +135,25 @@ class Writer:
             pieces: How many of its rows go into which partition.
             columns: Those of ``events``.
         """
+        mark = batch.arrival >= self._next_mark
+        if len(pieces) == 1 and len(batch.ts) <= FEW_ROWS:
+            size = self._insert(batch, pieces[0][0], columns, mark)
+        else:
+            size = self._copy(batch, pieces, columns, mark)
+        if mark:
+            self._next_mark = batch.arrival + _MARK_US
+        return size
+
+    def _insert(self, batch: Batch, part: Part, columns: str, mark: bool) -> int:
+        sql, args = statement(batch, part, columns, mark)
+        row = self.db.execute(sql, args, prepare=True).fetchone()
+        if row != (1,):
+            raise self._conflict(batch)
+        return sum(map(len, batch.bodies)) + sum(len(str(column)) for column in batch.columns)
+
+    def _copy(
+        self, batch: Batch, pieces: Sequence[tuple[Part, int]], columns: str, mark: bool
+    ) -> int:
         buffers, done = [], 0
         for part, count in pieces:
             end = done + count
@@ -142,18 +162,13 @@ class Writer:
             into = f"COPY events_{part.first} ({columns}) FROM STDIN (FORMAT binary)"
             buffers.append((into, rows))
             done = end
-        mark = batch.arrival >= self._next_mark
         end_of = _producers(batch.producers) + "COMMIT"
         cursor = self.db.cursor()
         try:
             cursor.execute(_beginning(batch, mark))
             cursor.nextset()
             if cursor.rowcount != 1:
-                found = self.last()
-                raise BackendConflict(
-                    f"{self._address.name}: the batch begins with {batch.first}, but the last id"
-                    f" is {found}"
-                )
+                raise self._conflict(batch)
             for into, rows in buffers:
                 with cursor.copy(into) as copy:
                     copy.write(rows)
@@ -161,9 +176,13 @@ class Writer:
         except BaseException:
             self._undo()
             raise
-        if mark:
-            self._next_mark = batch.arrival + _MARK_US
         return sum(len(rows) for _, rows in buffers)
+
+    def _conflict(self, batch: Batch) -> BackendConflict:
+        return BackendConflict(
+            f"{self._address.name}: the batch begins with {batch.first}, but the last id is"
+            f" {self.last()}"
+        )
 
     def _undo(self) -> None:
         if not self.lost:
