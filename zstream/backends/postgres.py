@@ -159,7 +159,11 @@ class PostgresBackend(PostgresAdmin, Backend):
                 keeper.reserve(writer.db, head + count)
             pieces = rows_.pieces(self._rows.snapshot, count)
             self._unsure = True
-            sent = writer.append(batch, pieces, self._columns)
+            try:
+                sent = writer.append(batch, pieces, self._columns)
+            except BackendConflict:
+                self._unsure = False  # nothing of it is stored
+                raise
             self._rows.append(batch.ts, batch.columns)
             self._unsure = False
             bodies = sum(map(len, batch.bodies))
