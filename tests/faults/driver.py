@@ -39,7 +39,12 @@ class Cursor:
     def execute(self, sql: str, args: Any = ()) -> "Cursor":
         with _as_sqlite3():
             before = self._db.apsw.total_changes()
-            self._cursor.execute(self._db.rewrite(sql), args or None)
+            try:
+                self._cursor.execute(self._db.rewrite(sql), args or None)
+            except BaseException:
+                # As in sqlite3: what failed is reset, however long its traceback is kept.
+                self._cursor.close(True)
+                raise
             if sql.lstrip()[:6].upper() in ("INSERT", "UPDATE", "DELETE", "REPLAC"):
                 self.rowcount = self._db.apsw.total_changes() - before
                 self.lastrowid = self._db.apsw.last_insert_rowid()

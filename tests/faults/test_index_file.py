@@ -1,6 +1,7 @@
 """What may happen to the index file, which is derived: answers stay exact, or errors say so."""
 
 import random
+import resource
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from zstream.backends import sqlite_file, sqlite_keeper, sqlite_newest
 from zstream.backends.sqlite import SQLiteBackend
-from zstream.errors import BackendCorrupt, BackendUnavailable
+from zstream.errors import BackendCorrupt, BackendError, BackendUnavailable
 from zstreamd.extract import extract
 
 from . import launcher
@@ -239,6 +241,47 @@ def test_stopped_without_room_for_the_index(
     backend.close()
     tight.full = False
     backend.open(KEYS)
+    compare(backend, rows, rng)
+    backend.close()
+    assert backend.check(silent) == []
+
+
+def test_writes_that_fail_now_and_then(
+    tmp_path: Path, rng: random.Random, soak: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that cannot grow for a moment: the log of the index, which is larger than the rows'."""
+    monkeypatch.setattr(sqlite_file, "CHECKPOINT_PAGES", 10)
+    monkeypatch.setattr(sqlite_newest.Newest, "WAITING_RUNS", 100)
+    failures: list[Exception] = []
+    fail = sqlite_keeper.Keeper._fail
+
+    def failed(keeper: sqlite_keeper.Keeper, error: BackendError) -> None:
+        failures.append(error)
+        fail(keeper, error)
+
+    monkeypatch.setattr(sqlite_keeper.Keeper, "_fail", failed)
+    rows: list[Row] = []
+    backend = store_in(tmp_path)
+    backend.open(KEYS)
+    # Its log is never written back, and so grows beyond that of the rows.
+    backend._view()._keeper._db.execute("PRAGMA wal_autocheckpoint = 0")
+    add(backend, rows, rng, 600)
+    assert backend.settle(PATIENCE_S)
+    log = tmp_path / f"{INDEX}-wal"
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for number in range(20 * soak):
+        limit = log.stat().st_size + rng.randrange(60_000)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+            add(backend, rows, rng, 60)
+            backend.settle(0.05)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        add(backend, rows, rng, 40)
+        if number % 5 == 4:
+            compare(backend, rows, rng, 10)
+    assert failures
+    assert backend.settle(PATIENCE_S)
     compare(backend, rows, rng)
     backend.close()
     assert backend.check(silent) == []
