@@ -100,18 +100,26 @@ def pass_on(process: "subprocess.Popen[str]", said: deque[str]) -> None:
 
 
 def finish(process: "subprocess.Popen[str]", limit: float) -> str | None:
-    """Wait for a script's end; with SIGINT it ends its servers, with SIGKILL it is ended."""
+    """Wait for a script's end, but not for longer than so many seconds; why it failed, or None."""
     try:
         code = process.wait(limit)
         return f"exit code {code}" if code else None
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(CLEAN_UP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end(process)
         return f"it took more than {limit:.0f} s"
+    except KeyboardInterrupt:
+        end(process)
+        raise
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """Let a script end its servers and itself, and kill it if it does not."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(CLEAN_UP_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def machine() -> dict[str, str | int]:
@@ -154,6 +162,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="zstream-bench-") as temporary:
         results = Path(temporary) / "results" if options.quick else RESULTS
         results.mkdir(exist_ok=True)
+        (results / "machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
+        page = Path(shutil.copy(render.PAGE, results)) if options.quick else render.PAGE
         folder = options.folder or Path(temporary) / "stores"
         failed = []
         for stage in STAGES:
@@ -167,11 +177,7 @@ def main() -> None:
             end = f"# {stage.name}: {failure or 'done'} after {time.monotonic() - began:.0f} s"
             print(end, file=sys.stderr, flush=True)
             failed += [stage.name] if failure else []
-        (results / "machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
-        page = render.PAGE
-        if options.quick:
-            page = Path(shutil.copy(page, results))
-        render.render(results, page)
+            render.render(results, page)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
