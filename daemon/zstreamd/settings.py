@@ -43,7 +43,8 @@ class Settings:
 
     store: str = _setting(
         "sqlite:///zstream.db", URL, repr=False,
-        help="Where events live: memory:, sqlite:///relative/path or sqlite:////absolute/path.",
+        help="Where events live: memory:, sqlite:///relative/path, sqlite:////absolute/path, "
+        "postgresql://user@host/database or mysql://user@host/database.",
     )  # fmt: skip
     keys: tuple[str, ...] | None = _setting(
         None, NAMES, unset="the store's own; kind,user,repo for a new store",

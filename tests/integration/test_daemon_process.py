@@ -241,7 +241,7 @@ def fails(daemon: Daemon, code: Exit, *said: str) -> str:
         (("--listen", "tcp://0.0.0.0:5570"), "--insecure"),
         (("--listen", "ipc:///" + "x" * 200), "107 bytes"),
         (("--config", "absent.toml"), "cannot read the config file absent.toml"),
-        (("--store", "nosuch://host/db", *FREE), "known schemes are: memory, sqlite"),
+        (("--store", "nosuch://host/db", *FREE), "known schemes are: mariadb, memory, mysql"),
         (("--store", "events.db"), "sqlite:///events.db"),
         (("--keys", "a,,b"), "cannot be a key"),
         (("--query-threads", "many"), "from 1 to 64"),
