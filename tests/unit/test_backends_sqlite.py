@@ -318,7 +318,7 @@ def test_rows_go_in_and_out_in_bulk(backend: SQLiteBackend) -> None:
     backend._writer().set_trace_callback(None)
     assert len(statements) <= 12
     backend.items(Query())
-    (reader,) = backend._idle
+    (reader,) = backend._readers.idle
     statements.clear()
     rows: list[int] = []
     reader.db.set_trace_callback(statements.append)
@@ -335,7 +335,7 @@ def test_rows_go_in_and_out_in_bulk(backend: SQLiteBackend) -> None:
 
 def steps(backend: SQLiteBackend, query: Query) -> int:
     """The hundreds of steps that SQLite's machine takes for a page."""
-    (reader,) = backend._idle
+    (reader,) = backend._readers.idle
     taken = 0
 
     def count() -> int:
@@ -445,6 +445,35 @@ def test_it_writes_durably(backend: SQLiteBackend) -> None:
 
 def test_readers_cannot_write(backend: SQLiteBackend) -> None:
     backend.items(Query())
-    (reader,) = backend._idle
+    (reader,) = backend._readers.idle
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.db.execute("DELETE FROM events")
+
+
+def test_a_commit_that_fails_but_is_in_effect(backend: SQLiteBackend) -> None:
+    """Its rows are found when the outcome is asked for, and none is there twice."""
+    add(backend, 3)
+
+    class Failing:
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self.db = db
+
+        def execute(self, sql: str, *args: object) -> sqlite3.Cursor:
+            cursor = self.db.execute(sql, *args)  # type: ignore[arg-type]
+            if sql == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return cursor
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.db, name)
+
+    real = backend._db
+    backend._db = Failing(real)  # type: ignore[assignment, arg-type]
+    with pytest.raises(errors.BackendError):
+        backend.append(Batch(4, [5, 5], [b"x", b"y"], [["a", "b"], ["u", ("v", "w")]], 4))
+    backend._db = real
+    assert backend.last_id() == 5
+    assert list(backend.items(Query(((0, ("a",)),))).ids) == [4, 3, 2, 1]
+    assert list(backend.items(Query(((1, ("w",)),))).ids) == [5]
+    assert add(backend, 2) == 7
+    assert backend.count(Query(((0, ("a",)),))) == 6

@@ -249,7 +249,7 @@ def test_a_merge_under_way_is_in_order(path: Path, backend: Backend) -> None:
     store.open(None)
     store.add(*((5, "k", ("a", "b")) for _ in range(60)))
     with by_hand(path) as db, closing(sqlite_index.connect(str(path), 1.0)) as index:
-        sqlite_runs.catch_up(index, sqlite_admin._rows(db, str(path)), 3, 60)
+        sqlite_runs.catch_up(index, sqlite_admin._rows(db, str(path)), 3, 60, 59)
     store.close()
     with closing(sqlite_index.connect(str(path), 1.0)) as index:
         merge = sqlite_merge.begin_merge(index)

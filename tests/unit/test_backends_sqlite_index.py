@@ -79,7 +79,7 @@ def filter(**wanted: str | tuple[str, ...]) -> Query:
 def steps(backend: SQLiteBackend, query: Query) -> int:
     """The hundreds of steps that SQLite's machine takes for a page."""
     backend.items(query)  # what is compiled once is compiled by now
-    (reader,) = backend._idle
+    (reader,) = backend._readers.idle
     taken = 0
 
     def count() -> int:

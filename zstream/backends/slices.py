@@ -94,7 +94,7 @@ def find(view: View, runs: Sequence[Run], source: Runs, query: Query, budget: in
     places = [Position(row.ts, row.id) for row in rows]
     stop = None if len(places) == want else next
     left = _by_falling_time(runs, top, query.since or 0)
-    group = 1
+    group = _GROWTH
     while left and not _is_settled(places, want, stop, left[0].max_ts):
         newest_left = Position(left[0].max_ts + 1, 0)
         if budget <= 0 and newest_left < top:

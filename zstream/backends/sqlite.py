@@ -6,8 +6,8 @@ which is derived from the rows and can be made anew at any time.
 """
 
 import os
-import random
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, ClassVar
@@ -20,7 +20,6 @@ from zstream.backends.base import (
     Batch,
     Head,
     Page,
-    Producer,
     Query,
     Replay,
     Stats,
@@ -30,9 +29,9 @@ from zstream.backends.sqlite_admin import SQLiteAdmin
 from zstream.backends.sqlite_errors import translated
 from zstream.backends.sqlite_newest import Newest
 from zstream.backends.sqlite_read import Reader
+from zstream.backends.sqlite_readers import Readers
 from zstream.backends.sqlite_rows import insert, stored
-from zstream.errors import BackendConflict, BackendUnavailable, StoreLocked
-from zstream.limits import MAX_INTEGER
+from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, StoreLocked
 
 
 class SQLiteBackend(SQLiteAdmin, Backend):
@@ -59,10 +58,13 @@ class SQLiteBackend(SQLiteAdmin, Backend):
         self._db: sqlite3.Connection | None = None
         self._log: sqlite_file.Log | None = None
         self._newest: Newest | None = None
-        self._idle: list[Reader] = []
+        self._readers = Readers(self.path, self.BUSY_S, self.BUDGET)
         self._keys: tuple[str, ...] = ()
         self._next_mark = 0
         self._swept = 0
+        #: Whether the last append failed, and may have been committed all the same.
+        self._unsure = False
+        self._appender = 0
 
     # ------------------------------------------------------------ opening and closing
 
@@ -96,27 +98,16 @@ class SQLiteBackend(SQLiteAdmin, Backend):
         sqlite_file.prepare_writer(db, self.path)
         self._log = sqlite_file.Log(db, self.path, self.BUSY_S)
         with self._transaction():
-            head = self._begin_run(db)
+            head = sqlite_schema.begin_run(db, self._keys)
+        newest = db.execute("SELECT max(arrival) FROM marks").fetchone()[0]
+        self._next_mark = 0 if newest is None else newest + self.MARK_US
+        oldest = db.execute("SELECT min(id) FROM events").fetchone()[0]
+        self._swept = (oldest or head.id + 1) - 1
         rows = sqlite_index.Rows(store, self._keys, head.runs, head.id, head.floor)
+        self._readers, self._unsure = Readers(self.path, self.BUSY_S, self.BUDGET), False
         sizes = self.SEAL_ROWS, self.SEAL_BYTES
         self._newest = Newest(self.path, db, rows, *sizes, self.BUSY_S)
         return head
-
-    def _begin_run(self, db: sqlite3.Connection) -> Head:
-        node, last, floor, arrival = db.execute(
-            "SELECT node, last, floor, arrival FROM head"
-        ).fetchone()
-        run = random.SystemRandom().randint(1, MAX_INTEGER)
-        db.execute("INSERT INTO runs (run, began_after) VALUES (?, ?)", (run, last))
-        rows = db.execute("SELECT run, began_after FROM runs ORDER BY n").fetchall()
-        ends = [began for _, began in rows[1:]] + [last]
-        runs = tuple((run, end) for (run, _), end in zip(rows, ends, strict=True))
-        producers = db.execute("SELECT * FROM producers").fetchall()
-        newest = db.execute("SELECT max(arrival) FROM marks").fetchone()[0]
-        self._next_mark = 0 if newest is None else newest + self.MARK_US
-        self._swept = (db.execute("SELECT min(id) FROM events").fetchone()[0] or last + 1) - 1
-        known = {row[0]: Producer(*row) for row in producers}
-        return Head(run, runs, node, last, floor, arrival, self._keys, known)
 
     def close(self) -> None:
         """Close it; see the base class."""
@@ -124,17 +115,13 @@ class SQLiteBackend(SQLiteAdmin, Backend):
         lock, self._lock = self._lock, None
         newest, self._newest = self._newest, None
         with translated(self.path):
-            self._close_idle()
+            self._readers.close()
             if newest is not None:
                 newest.close()
             if db is not None:
                 db.close()
             if lock is not None:
                 lock.close()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().db.close()
 
     # ------------------------------------------------------------ writing
 
@@ -166,16 +153,33 @@ class SQLiteBackend(SQLiteAdmin, Backend):
         """Store a batch; see the base class."""
         db, newest = self._writer(), self._view()
         check_batch(batch, len(self._keys))
+        self._appender = threading.get_ident()
         newest.await_room()
+        self._find_out()
         mark = batch.arrival >= self._next_mark
         with translated(self.path):
-            with self._transaction():
-                listed = self._append(db, batch, mark)
+            try:
+                with self._transaction():
+                    listed = self._append(db, batch, mark)
+            except sqlite3.Error:
+                self._unsure = True
+                raise
             if mark:
                 self._next_mark = batch.arrival + self.MARK_US
             newest.add(batch, listed)
             if self._log is not None:
                 self._log.check(patient=newest.is_read_by_keeper)
+
+    def _find_out(self) -> None:
+        """After an append that failed: take what is stored all the same into memory."""
+        if not self._unsure or threading.get_ident() != self._appender:
+            return
+        db = self._writer()
+        with translated(self.path):
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._view().load(db, db.execute("SELECT last FROM head").fetchone()[0])
+        self._unsure = False
 
     def _append(self, db: sqlite3.Connection, batch: Batch, mark: bool) -> list[int]:
         """Write a batch; return the keys of which it has lists."""
@@ -228,7 +232,12 @@ class SQLiteBackend(SQLiteAdmin, Backend):
                 db.execute("DELETE FROM events WHERE id BETWEEN ? AND ?", (self._swept + 1, high))
             self._swept = high
             return True
-        return newest.tidy(idle)
+        if newest.tidy(idle):
+            return True
+        if idle and self._log is not None:
+            with translated(self.path):
+                self._log.rest()
+        return False
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until the index is as it will be, if nothing more is appended or trimmed."""
@@ -239,24 +248,18 @@ class SQLiteBackend(SQLiteAdmin, Backend):
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
         self._writer()
-        with translated(self.path):
-            try:
-                reader = self._idle.pop()
-            except IndexError:
-                index = sqlite_index.path_of(self.path)
-                db = sqlite_file.connect_reader(self.path, index, self.BUSY_S)
-                reader = Reader(db, self.BUDGET)
-            try:
+        readers, newest = self._readers, self._view()
+        try:
+            with translated(self.path), readers.lend() as reader:
                 yield reader
-            except BaseException:
-                reader.db.close()
-                raise
-            self._idle.append(reader)
-            if self._db is None:  # closed meanwhile
-                self._close_idle()
+        except BackendCorrupt as error:
+            newest.distrust()
+            why = f"{error}; if it is the index, it is made anew when the store is opened again"
+            raise BackendCorrupt(why) from error
 
     def last_id(self) -> int:
         """The last id; see the base class."""
+        self._find_out()
         with self._reading() as reader:
             return reader.last_id()
 

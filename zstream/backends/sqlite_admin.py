@@ -46,7 +46,8 @@ class SQLiteAdmin(Upkeep):
             while done + self.SEAL_ROWS <= rows.last:
                 progress("indexing events", done - rows.floor, total)
                 part = rows._replace(last=done + self.SEAL_ROWS)
-                done = sqlite_runs.catch_up(index, part, len(rows.keys), self.SEAL_ROWS)
+                sizes = self.SEAL_ROWS, self.SEAL_ROWS - 1
+                done = sqlite_runs.catch_up(index, part, len(rows.keys), *sizes)
             progress("indexing events", total, total)
 
     def check(self, progress: Progress) -> list[str]:

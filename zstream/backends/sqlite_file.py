@@ -16,6 +16,8 @@ _PREFIX: Final = "sqlite:///"
 CHECKPOINT_PAGES: Final = 4_096
 #: Bytes of the log above which the writer waits for readers, so that it can begin anew.
 _LOG_BYTES: Final = 64 << 20
+#: Bytes of the log that may stay while nothing is written.
+_REST_BYTES: Final = 4 << 20
 #: How long it waits for them, in milliseconds.
 _CHECKPOINT_WAIT_MS: Final = 100
 
@@ -149,10 +151,18 @@ class Log:
         size = self.size()
         if size <= self._limit or (patient and size <= 4 * _LOG_BYTES):
             return
-        self._db.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")
-        try:
-            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        finally:
-            self._db.execute(f"PRAGMA busy_timeout = {self._busy_ms}")
+        busy = self._begin_anew(_CHECKPOINT_WAIT_MS)
         # A reader that stays is waited for again only after as much more has been written.
         self._limit = size + _LOG_BYTES // 4 if busy else _LOG_BYTES
+
+    def rest(self) -> None:
+        """Begin the log anew while nothing is written, if nobody reads in it."""
+        if self.size() > _REST_BYTES:
+            self._begin_anew(0)
+
+    def _begin_anew(self, wait_ms: int) -> bool:
+        self._db.execute(f"PRAGMA busy_timeout = {wait_ms}")
+        try:
+            return bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {self._busy_ms}")

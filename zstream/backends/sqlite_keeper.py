@@ -120,6 +120,10 @@ class Keeper(threading.Thread):
                 if isinstance(error, BackendCorrupt):
                     return
                 busy = False
+            except Exception as error:  # noqa: BLE001 - a defect must be told, not end in silence
+                _log.exception("indexing failed")
+                self.trouble = BackendCorrupt(f"a defect ended the indexing of the rows: {error!r}")
+                return
             if not busy:
                 with self._wake:
                     self._rest()
@@ -142,7 +146,10 @@ class Keeper(threading.Thread):
         self._merging = self._may_merge(head)
         if not self._merging:
             return False
-        return self._merge_step() or sqlite_merge.shrink(self._db, self.STEP_PAGES)
+        if self._merge_step() or sqlite_merge.shrink(self._db, self.STEP_PAGES):
+            return True
+        self._log.rest()
+        return False
 
     def _seal_next(self) -> None:
         segment, several = self._waiting[0]

@@ -16,6 +16,8 @@ from zstream.backends.sqlite_index import SLOTS
 
 #: What a look for one value in one run costs, in rows looked at.
 SEEK: Final = 5
+#: What it costs to fetch and test a row that an entry names, where rows in a row cost one each.
+TEST: Final = 4
 #: Of the rows of a value that is not dense, so many are expected in a run.
 SPARSE: Final = 8
 #: Rows looked at in the first try, and by how much each further one looks at more.
@@ -52,12 +54,15 @@ class Look:
                 return self._few(runs, key, top, want)
         found = self._sizes(runs)
         entries, key = min((size + len(terms[key]) * SPARSE, key) for key, size in found[0].items())
-        if len(terms[key]) <= plan.MERGED and found[0][key]:
-            return self._tested(runs[0], key, top, want, budget)
-        if not found[0][key]:
+        run, frequent = runs[0], found[0][key]
+        if run.ordered and frequent * TEST > run.last - run.first:
+            return self._read(run, top, want, budget)
+        if len(terms[key]) <= plan.MERGED and frequent:
+            return self._tested(run, key, top, want, budget)
+        if not frequent:
             sparse = next((n for n, size in enumerate(found) if size[key]), len(runs))
             return self._sparse(runs[:sparse], key, top, want, budget)
-        return self._many(runs[0], key, entries, top, want, budget)
+        return self._many(run, key, entries, top, want, budget)
 
     # ------------------------------------------------------------ ways
 
@@ -93,13 +98,13 @@ class Look:
             row = self._ask(text, args)
             found += plan.places(row)
             seen, *last = row[2:]
-            spent += seen
+            spent += seen * TEST
             if seen < most or len(found) >= want:
                 return Looked(found, None, spent, 1)
             top = Position(*last)
             if spent >= budget:
                 return Looked(found, top, spent, 1)
-            most = min(most * _GROWTH, max(budget - spent, _FIRST))
+            most = min(most * _GROWTH, max((budget - spent) // TEST, _FIRST))
 
     def _sparse(
         self, runs: Sequence[Run], key: int, top: Position, want: int, budget: int
@@ -138,11 +143,11 @@ class Look:
     ) -> Looked:
         rest = tuple(other for other in self._terms if other != key)
         rows = [list(self._bounds(0, run, key + 1, top).values()) for run in runs]
-        most = max(budget, want) if rest else -1
+        most = max(budget // TEST, want) if rest else -1
         args = {**self._wanted, "want": want, "budget": most, "runs": json.dumps(rows)}
         row = self._ask(plan.gathered(key, rest), args)
         seen, *last = row[2:]
-        spent = seen + SEEK * len(self._terms[key]) * len(runs)
+        spent = seen * (TEST if rest else 1) + SEEK * len(self._terms[key]) * len(runs)
         found = plan.places(row)
         stop = Position(*last) if seen == most and len(found) < want else None
         return Looked(found, stop, spent, len(runs))

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from zstream.backends.index import Segment, View
 from zstream.backends.sqlite_keeper import Keeper
 from zstream.backends.sqlite_rows import load
 from zstream.errors import BackendCorrupt, BackendError, BackendUnavailable
+from zstream.keys import Value
 
 
 class Newest:
@@ -39,20 +40,19 @@ class Newest:
         self._seal_rows, self._seal_bytes = seal_rows, seal_bytes
         self._keys = keys = len(rows.keys)
         self._viewing = threading.Lock()
+        self._is_doubtful = False
         index = sqlite_index.open_index(path, rows, busy_s)
         try:
-            done = sqlite_runs.catch_up(index, rows, keys, seal_rows)
-            version = sqlite_runs.version(index)
-            segment = Segment(done + 1, keys)
-            #: Of the segment that is appended to: the keys that have lists, bytes of its bodies.
-            self._several: set[int] = set()
-            self._bytes = load(db, segment, rows.last, self._several)
+            most = (self.WAITING_RUNS + 1) * seal_rows - 1
+            done = sqlite_runs.catch_up(index, rows, keys, seal_rows, most)
+            self.view = View((), done, rows.floor, sqlite_runs.version(index))
+            opening = rows.runs[-1][0]
+            self._keeper = Keeper(path, index, opening, keys, self._drop, self._pulse, busy_s)
+            self._begin_segment()
+            self.load(db, rows.last)
         except BaseException:
             index.close()
             raise
-        self.view = View((segment,), rows.last, rows.floor, version)
-        opening = rows.runs[-1][0]
-        self._keeper = Keeper(path, index, opening, keys, self._drop, self._pulse, busy_s)
         self._keeper.start()
 
     @property
@@ -78,6 +78,13 @@ class Newest:
             why = "its rows are not indexed as fast as they come"
             raise keeper.trouble or BackendUnavailable(f"{self._path}: {why}")
 
+    def load(self, db: sqlite3.Connection, last: int) -> None:
+        """Take rows that are stored, up to an id, and not in memory yet."""
+        while (head := self.view.head) < last:
+            upto = min(head + self._seal_rows - len(self.view.segments[-1]), last)
+            ids, ts, size, columns, listed = load(db, head + 1, upto, self._keys)
+            self._add(upto, ids, ts, columns, size, listed)
+
     def add(self, batch: Batch, listed: Sequence[int]) -> None:
         """Let readers see a batch that was committed.
 
@@ -86,21 +93,33 @@ class Newest:
             listed: The keys of which it has lists.
         """
         last = batch.first + len(batch.ts) - 1
+        size = sum(map(len, batch.bodies))
+        self._add(last, range(batch.first, last + 1), batch.ts, batch.columns, size, listed)
+
+    def _add(
+        self, last: int, ids: Sequence[int], ts: Sequence[int], columns: Sequence[Sequence[Value]],
+        size: int, listed: Iterable[int],
+    ) -> None:  # fmt: skip
         segment = self.view.segments[-1]
-        segment.extend(range(batch.first, last + 1), batch.ts, batch.columns)
+        segment.extend(ids, ts, columns)
         self._several.update(listed)
-        self._bytes += sum(map(len, batch.bodies))
+        self._bytes += size
         full = len(segment) >= self._seal_rows or self._bytes >= self._seal_bytes
+        several = frozenset(self._several)
+        with self._viewing:
+            self.view = replace(self.view, head=last)
+        if full:
+            segment.last = last
+            self._begin_segment()
+            self._keeper.put(segment, several)
+
+    def _begin_segment(self) -> None:
+        #: Of the segment that is appended to: the keys that have lists, bytes of its bodies.
+        self._several, self._bytes = set[int](), 0
         with self._viewing:
             view = self.view
-            segments = view.segments
-            if full:
-                segment.last = last
-                segments = (*segments, Segment(last + 1, self._keys))
-            self.view = replace(view, segments=segments, head=last)
-        if full:
-            self._keeper.put(segment, frozenset(self._several))
-            self._bytes, self._several = 0, set()
+            fresh = Segment(view.head + 1, self._keys)
+            self.view = replace(view, segments=(*view.segments, fresh))
 
     def trim(self, floor: int) -> None:
         """Mask the rows up to an id."""
@@ -116,10 +135,14 @@ class Newest:
         """Wait until nothing is left to seal, drop or merge; tell whether it came to that."""
         return self._keeper.settle(timeout_s)
 
+    def distrust(self) -> None:
+        """Damage was found: make the index anew with the next opening."""
+        self._is_doubtful = True
+
     def close(self) -> None:
         """Seal what waits, and close the index."""
         self._keeper.close()
-        if isinstance(self._keeper.trouble, BackendCorrupt):
+        if self._is_doubtful or isinstance(self._keeper.trouble, BackendCorrupt):
             sqlite_index.remove(self._path)  # the next opening makes it anew
 
     def _drop(self, segment: Segment, version: int) -> None:

@@ -4,9 +4,8 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from zstream.backends.index import Segment
 from zstream.keys import Value
 
 #: Parameters of one statement that every SQLite takes.
@@ -44,34 +43,39 @@ def _values(head: str, width: int, rows: int) -> str:
     return f"{head} VALUES {','.join([row] * rows)}"
 
 
-def load(db: sqlite3.Connection, segment: Segment, last: int, several: set[int]) -> int:
-    """Take rows from a segment's first up to an id into it.
+class Loaded(NamedTuple):
+    """Rows without their bodies, as columns; which keys have lists."""
+
+    ids: Sequence[int]
+    ts: Sequence[int]
+    size: int
+    columns: Sequence[Sequence[Value]]
+    several: Sequence[int]
+
+
+def load(db: sqlite3.Connection, first: int, last: int, keys: int) -> Loaded:
+    """Read rows to index them in memory.
 
     Args:
         db: Where they stand.
-        segment: It is empty.
-        last: The last id.
-        several: Gets the keys of which a row has a list.
-
-    Returns:
-        The bytes of their bodies.
+        first, last: Their ids; rows that were trimmed may be missing.
+        keys: How many keys the store has.
     """
-    width = len(segment.keys)
-    columns = ", ".join(f"k{key}" for key in range(width))
+    columns = ", ".join(f"k{key}" for key in range(keys))
     rows = db.execute(
         f"SELECT id, ts, length(body), {columns} FROM events WHERE id BETWEEN ? AND ? ORDER BY id",
-        (segment.first, last),
+        (first, last),
     ).fetchall()
     if not rows:
-        return 0
+        return Loaded((), (), 0, [()] * keys, ())
     ids, ts, sizes, *found = zip(*rows, strict=True)
     taken: list[Sequence[Value]] = []
+    several = []
     for key, column in enumerate(found):
         if bytes in set(map(type, column)):
-            several.add(key)
             lists = [tuple(json.loads(each)) if type(each) is bytes else each for each in column]
+            several.append(key)
             taken.append(lists)
         else:
             taken.append(column)
-    segment.extend(ids, ts, taken)
-    return sum(sizes)
+    return Loaded(ids, ts, sum(sizes), taken, several)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from zstream.backends.sqlite_index import DENSE, SLOTS, Rows, sealed_upto
+from zstream.errors import BackendUnavailable
 
 #: How often a long rebuild says how far it is, in rows.
 _TELL_ROWS: Final = 2_000_000
@@ -55,14 +56,15 @@ def count(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM sealed WHERE level >= 0").fetchone()[0])
 
 
-def catch_up(db: sqlite3.Connection, rows: Rows, keys: int, size: int) -> int:
-    """Seal the rows that stand in no run, run by run, but for the last, incomplete one.
+def catch_up(db: sqlite3.Connection, rows: Rows, keys: int, size: int, most: int) -> int:
+    """Seal the rows that stand in no run, run by run, until few enough are left.
 
     Args:
         db: As `sqlite_index.connect` makes it.
         rows: What the row file says of itself.
         keys: How many keys the store has.
         size: Rows of a run.
+        most: So many rows may be left.
 
     Returns:
         The id up to which rows are sealed, or were trimmed.
@@ -70,7 +72,7 @@ def catch_up(db: sqlite3.Connection, rows: Rows, keys: int, size: int) -> int:
     retire(db, rows.floor)
     opening = rows.runs[-1][0]
     done = told = sealed_upto(db, rows.floor)
-    while rows.last - done >= size:
+    while rows.last - done > most:
         seal(db, describe(db, done + 1, done + size, keys), opening, keys)
         done += size
         if done - told >= _TELL_ROWS:
@@ -105,6 +107,8 @@ def seal(db: sqlite3.Connection, span: Span, opening: int, keys: int) -> None:
         keys: How many keys the store has.
     """
     with step(db):
+        if db.execute("SELECT last FROM head").fetchone()[0] < span.last:
+            raise BackendUnavailable(f"the rows up to {span.last} are not to be seen yet")
         run = next_run(db)
         args = {"first": span.first, "last": span.last, "ts": span.min_ts}
         if not span.ordered:

@@ -16,7 +16,9 @@ from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text
 from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.schema import CreateTable
 
+from zstream.backends.base import Head, Producer
 from zstream.errors import BackendCorrupt, StoreMismatch
+from zstream.limits import MAX_INTEGER
 
 #: Of the tables and of what stands in them. A newer one is refused, an older one upgraded:
 #: 1 had its index, ``x`` and ``events_ts``, in the same file, and no identity.
@@ -179,6 +181,21 @@ def stored_identity(db: sqlite3.Connection, path: str) -> str:
     if row is None:
         raise BackendCorrupt(f"{path}: its table meta does not name the store")
     return str(row[0])
+
+
+def begin_run(db: sqlite3.Connection, keys: tuple[str, ...]) -> Head:
+    """Note that the store was opened, within the caller's transaction; return what it knows."""
+    node, last, floor, arrival = db.execute(
+        "SELECT node, last, floor, arrival FROM head"
+    ).fetchone()
+    run = secrets.randbelow(MAX_INTEGER) + 1
+    db.execute("INSERT INTO runs (run, began_after) VALUES (?, ?)", (run, last))
+    rows = db.execute("SELECT run, began_after FROM runs ORDER BY n").fetchall()
+    ends = [began for _, began in rows[1:]] + [last]
+    runs = tuple((run, end) for (run, _), end in zip(rows, ends, strict=True))
+    producers = db.execute("SELECT * FROM producers").fetchall()
+    known = {row[0]: Producer(*row) for row in producers}
+    return Head(run, runs, node, last, floor, arrival, keys, known)
 
 
 def check_keys(wanted: Sequence[str], stored: Sequence[str], path: str) -> None:
