@@ -22,6 +22,8 @@ TEST: Final = 4
 SPARSE: Final = 8
 #: Rows looked at in the first try, and by how much each further one looks at more.
 _FIRST, _GROWTH = 1_000, 4
+#: One row in so many is expected to match, where nothing is known.
+_AMONG: Final = 128
 
 Ask = Callable[[str, dict[str, Any]], Sequence[Any]]
 
@@ -85,26 +87,29 @@ class Look:
     def _tested(self, run: Run, key: int | None, top: Position, want: int, budget: int) -> Looked:
         """A few values in one run, newest first, each row tested by the other keys.
 
-        Without a key: all rows of a run that are not in the order of time.
+        Without a key: all rows of a run that are not in the order of time. Most of them are
+        neighbours all the same, and cost little.
         """
         rest = tuple(other for other in self._terms if other != key)
         values = {"v0": ""} if key is None else self._values(key)
-        text = plan.tested(len(values), rest)
+        text = plan.tested(len(values), rest, by_id=key is None and bool(rest))
+        each = TEST if key is not None else 1
         found: list[Position] = []
-        spent, most = 0, max(_FIRST, want * 2)
+        spent, most = 0, max(_FIRST, want * (2 if key is not None else _AMONG))
+        most = max(min(most, budget), want)
         while True:
             args = {**values, **self._wanted, "want": want - len(found), "budget": most}
             args |= self._bounds(0, run, 0 if key is None else key + 1, top)
             row = self._ask(text, args)
             found += plan.places(row)
             seen, *last = row[2:]
-            spent += seen * TEST
+            spent += seen * each
             if seen < most or len(found) >= want:
                 return Looked(found, None, spent, 1)
             top = Position(*last)
             if spent >= budget:
                 return Looked(found, top, spent, 1)
-            most = min(most * _GROWTH, max((budget - spent) // TEST, _FIRST))
+            most = min(most * _GROWTH, max((budget - spent) // each, _FIRST))
 
     def _sparse(
         self, runs: Sequence[Run], key: int, top: Position, want: int, budget: int

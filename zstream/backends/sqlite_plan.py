@@ -77,20 +77,23 @@ def few(runs: int, values: int) -> str:
 
 
 @lru_cache
-def tested(values: int, rest: tuple[int, ...]) -> str:
+def tested(values: int, rest: tuple[int, ...], by_id: bool) -> str:
     """The newest rows of a few values in one run that pass a test, among ``:budget`` looked at.
 
-    Also gives how many were looked at, and the last of them.
+    Also gives how many were looked at, and the last of them. With ``by_id`` all of them are
+    tested, by rising id: it is the better way if they are neighbours in the row table.
     """
     parts = " UNION ".join(_entries(0, value) for value in range(values))
     candidates = f"SELECT ts, id FROM ({parts}) ORDER BY ts DESC, id DESC LIMIT :budget"
     if values == 1:
         candidates = f"{parts} ORDER BY ts DESC, id DESC LIMIT :budget"
     last = "(SELECT %s + :%s0 FROM c ORDER BY ts, c.id LIMIT 1)"
+    source = "(SELECT ts, id FROM c ORDER BY c.id LIMIT -1) c" if by_id else "c"
+    join = " CROSS JOIN events e ON e.id = c.id + :d0" if rest else ""
     return (
         f"WITH c AS ({candidates}) {_LISTS}, (SELECT count(*) FROM c), {last % ('ts', 't')},"
         f" {last % ('id', 'd')}"
-        " FROM (SELECT c.ts + :t0 AS ts, e.id AS id FROM c CROSS JOIN events e ON e.id = c.id + :d0"
+        f" FROM (SELECT c.ts + :t0 AS ts, c.id + :d0 AS id FROM {source}{join}"
         f" WHERE c.id > :f0 AND c.id <= :h0{tests(rest)}"
         " ORDER BY c.ts DESC, c.id DESC LIMIT :want)"
     )
