@@ -1,5 +1,6 @@
 """A disk that fills up: inserts wait, nothing is confirmed falsely, and it goes on by itself."""
 
+import json
 import resource
 from pathlib import Path
 
@@ -60,9 +61,11 @@ def test_a_stop_on_a_full_disk_says_what_is_not_stored(tmp_path: Path) -> None:
         client = Client(running.url)
         confirmed = fill(client, 50)
         assert running.stop() == 3
-        stopped = next(line for line in reversed(running.log) if "received" in line)
-        assert f'"stored": {confirmed}' in stopped
-        assert '"lost": 20' in stopped
+        stopped = json.loads(next(line for line in reversed(running.log) if "received" in line))
+        # The last try may find room for a little of what waits; all of it is accounted for.
+        assert stopped["stored"] >= confirmed
+        assert stopped["lost"] > 0
+        assert stopped["stored"] + stopped["lost"] == stopped["received"] == confirmed + 20
         with pytest.raises(FlushError):
             client.flush(0.5)
         client.close()
