@@ -252,6 +252,7 @@ def test_writes_that_fail_now_and_then(
     """Files that cannot grow for a moment: the log of the index, which is larger than the rows'."""
     monkeypatch.setattr(sqlite_file, "CHECKPOINT_PAGES", 10)
     monkeypatch.setattr(sqlite_newest.Newest, "WAITING_RUNS", 100)
+    monkeypatch.setattr(sqlite_file, "_REST_BYTES", 1 << 40)  # it is not begun anew at rest, either
     failures: list[Exception] = []
     fail = sqlite_keeper.Keeper._fail
 
