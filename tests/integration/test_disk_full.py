@@ -69,3 +69,6 @@ def test_a_stop_on_a_full_disk_says_what_is_not_stored(tmp_path: Path) -> None:
         with pytest.raises(FlushError):
             client.flush(0.5)
         client.close()
+        running.start()
+        with Client(running.url) as other:
+            assert other.count() == stopped["stored"]
