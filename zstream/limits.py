@@ -37,6 +37,8 @@ MAX_TOPIC_BYTES: Final = 4 << 10
 PUBLICATION_BYTES: Final = 64 << 10
 #: Identifiers and timestamps stay below 2^53, so that every language can hold them.
 MAX_INTEGER: Final = (1 << 53) - 1
+#: The number of a batch that is never taken: a producer sends it to be told where it stands.
+PROBE_N: Final = MAX_INTEGER
 #: Bits of an id that count within a node; the node number stands above them.
 COUNTER_BITS: Final = 46
 MAX_NODE: Final = 127

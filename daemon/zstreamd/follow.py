@@ -233,10 +233,12 @@ class Followers:
         name = topics.of_producer(producer)
         return name if name in self._confirmed else None
 
-    def nack(self, producer: Producer, code: str, text: str, name: bytes, ts: int) -> Message:
-        """The rejection of a producer's batch."""
+    def nack(
+        self, producer: Producer, n: int, code: str, text: str, name: bytes, ts: int
+    ) -> Message:
+        """The rejection of a producer's batch, which had the number n."""
         body = {
-            "epoch": producer.epoch, "last": producer.last, "code": code, "message": text,
+            "epoch": producer.epoch, "last": producer.last, "n": n, "code": code, "message": text,
         }  # fmt: skip
         return self._message(name, wire.NACK, 0, producer.last, ts, wire.pack(body))
 

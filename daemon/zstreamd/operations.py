@@ -1,5 +1,6 @@
 """What can be asked of the daemon: each operation reads its fields and makes its reply."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,8 @@ class Operations:
         self._backend, self._opened, self._writer, self._inbox = backend, head, writer, inbox
         self._about = about
         self._runs = dict(head.runs)
+        self._heals = 0
+        self._counting = threading.Lock()
         self._table: dict[str, Callable[[dict[str, Any]], Reply]] = {
             "ping": self._ping,
             "info": self._info,
@@ -128,6 +131,7 @@ class Operations:
             "filters": writer.followers.filters,
             "followers": writer.followers.filters + writer.followers.confirmed,
             "producers": len(writer.producers.stored),
+            "heals": self._heals,
             "down": None if writer.down is None else str(writer.down),
             **self._about(),
         }
@@ -163,9 +167,14 @@ class Operations:
             limit=_integer(request, "limit", PAGE_EVENTS, 1, PAGE_EVENTS),
         )
         after, is_place = self._after(request)
+        missed = request.get("missed", False)
+        if not isinstance(missed, bool):
+            raise BadRequest("'missed' is true or false")
         replay = self._backend.replay(query, after)
         if is_place:  # now, because the floor may have risen before the page was read
             self._check_floor(after)
+        with self._counting:
+            self._heals += missed
         return Reply(
             {"upto": replay.upto, "head": replay.head},
             {"events": wire.pack_entries(replay.ids, replay.ts, replay.bodies)},

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from zstream import wire
 from zstream.backends.base import Producer
+from zstream.limits import PROBE_N
 from zstream.wire import BatchHeader
 from zstreamd.validate import Refusal
 
@@ -35,13 +36,16 @@ class Producers:
     def judge(self, header: BatchHeader, now: int) -> Verdict:
         """Say what a batch is: the next one, one dealt with before, beyond a gap, or fenced.
 
-        A higher epoch takes effect whatever becomes of the batch.
+        A higher epoch takes effect whatever becomes of the batch. A probe is always beyond a
+        gap; of the same epoch it leaves no trace.
         """
         row = self.get(header.producer)
         if header.epoch < row.epoch:
             return "fenced"
         if header.epoch > row.epoch:
             self._changed[header.producer] = row._replace(epoch=header.epoch, seen=now)
+        if header.n == PROBE_N:
+            return "gap"
         if header.n <= row.last:
             return "again"
         return "next" if header.n == row.last + 1 else "gap"

@@ -34,6 +34,7 @@ class _Frame(msgspec.Struct):
     after: msgspec.Raw = _NONE
     before: msgspec.Raw = _NONE
     limit: msgspec.Raw = _NONE
+    missed: msgspec.Raw = _NONE
     producer: msgspec.Raw = _NONE
     run: msgspec.Raw = _NONE
     since: msgspec.Raw = _NONE
@@ -46,7 +47,7 @@ class _Identity(msgspec.Struct):
 
 
 _SCALARS: Final = (
-    "after", "before", "floor", "limit", "producer", "run", "since", "start", "until",
+    "after", "before", "floor", "limit", "missed", "producer", "run", "since", "start", "until",
 )  # fmt: skip
 _decode = msgspec.msgpack.Decoder(_Frame).decode
 _decode_identity = msgspec.msgpack.Decoder(_Identity).decode

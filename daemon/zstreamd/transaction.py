@@ -28,7 +28,7 @@ class Transaction:
         calls: Who waits for the ids of which events, by place in the batch.
         answers: Who is told of an error.
         confirm: Producers whose last batch is to be confirmed.
-        nacks: Producers whose batch was not taken: id, code, text.
+        nacks: Batches that were not taken: producer, number, code, text.
         received, refused, duplicates, nacked: Events, counted as the daemon counts them.
     """
 
@@ -41,7 +41,7 @@ class Transaction:
         self.calls: list[tuple[Reply, int, int]] = []
         self.answers: list[tuple[Reply, Error]] = []
         self.confirm: set[bytes] = set()
-        self.nacks: list[tuple[bytes, str, str]] = []
+        self.nacks: list[tuple[bytes, int, str, str]] = []
         self.received = self.refused = self.duplicates = self.nacked = 0
 
     def add(self, items: Sequence[Item]) -> None:
@@ -119,12 +119,10 @@ class Transaction:
         else:
             self.nacked += count
             last = self._producers.get(header.producer).last
-            text = (
-                f"batch {header.n} came, {last + 1} is next"
-                if verdict == "gap"
-                else f"epoch {header.epoch} is fenced by a higher one"
-            )
-            self.nacks.append((header.producer, verdict, text))
+            text = f"batch {header.n} came, {last + 1} is next"
+            if verdict == "fenced":
+                text = f"epoch {header.epoch} is fenced by a higher one"
+            self.nacks.append((header.producer, header.n, verdict, text))
 
     def _next_batch(self, item: Numbered, header: wire.BatchHeader) -> None:
         admitted = self._validator.admit([item.frame], self._now)
@@ -139,7 +137,7 @@ class Transaction:
 
     def _bad_batch(self, item: Numbered, header: wire.BatchHeader, why: str) -> None:
         self._reject(DecodeError(f"a numbered batch: {why}"), item.header + item.frame)
-        self.nacks.append((header.producer, "bad_batch", why))
+        self.nacks.append((header.producer, header.n, "bad_batch", why))
 
     def _call(self, item: Call) -> None:
         if elements(item.frame) is None:

@@ -206,10 +206,10 @@ class Writer(threading.Thread):
         for producer in transaction.confirm:
             if name := followers.hears(producer):
                 messages.append(followers.ack(self.producers.get(producer), name, ts))
-        for producer, code, text in transaction.nacks:
+        for producer, n, code, text in transaction.nacks:
             if name := followers.hears(producer):
                 row = self.producers.get(producer)
-                messages.append(followers.nack(row, code, text, name, ts))
+                messages.append(followers.nack(row, n, code, text, name, ts))
         for subscription in transaction.subscriptions:
             if subscription.on:
                 messages += followers.subscribe(subscription.topic, now_s, ts)

@@ -21,7 +21,7 @@ import zmq
 
 from zstream import wire
 from zstream.backends.memory import MemoryBackend
-from zstream.limits import MAX_FRAME_BYTES, MAX_FRAME_EVENTS
+from zstream.limits import MAX_FRAME_BYTES, MAX_FRAME_EVENTS, PROBE_N
 from zstream.testing import Server, server
 from zstreamd.sockets import Sockets
 
@@ -278,6 +278,15 @@ def test_the_operations_are_those_of_the_daemon(dealer: Dealer) -> None:
     assert sorted(message.split("known are: ")[1].split(", ")) == sorted(documented)
 
 
+def test_holes_that_were_filled_are_counted(dealer: Dealer) -> None:
+    for missed in (True, False, True):
+        assert dealer.ask("replay", missed=missed)["ok"]
+    assert dealer.ask("replay")["ok"]
+    assert dealer.ask("replay", missed=1)["error"]["code"] == "bad_request"
+    assert dealer.ask("replay", missed=True, after=9)["error"]["code"] == "cursor_lost"
+    assert dealer.ask("info")["heals"] == 2
+
+
 def test_envelopes_come_back_and_their_number_is_bounded(dealer: Dealer) -> None:
     request = msgpack.packb({"op": "ping"})
     path = [b"%d" % n for n in range(15)]
@@ -340,6 +349,10 @@ def frames(producer: bytes, epoch: int, n: int, count: int, body: bytes) -> list
     return [struct.pack(">2sBB16sIQII", *fields), body]
 
 
+def sent_n(batch: list[bytes]) -> int:
+    return int.from_bytes(batch[0][24:32], "big")
+
+
 def test_batches_are_confirmed_as_documented(dealer: Dealer, push: Socket, sub: Socket) -> None:
     producer = os.urandom(16)
     topic = b"@" + producer.hex().encode()
@@ -352,6 +365,7 @@ def test_batches_are_confirmed_as_documented(dealer: Dealer, push: Socket, sub: 
         push.send_multipart(batch)
         name, header, body = receive(sub)
         assert (name, header.prev, header.id) == (topic, 0, body["last"])
+        assert body.get("n") == (sent_n(batch) if header.type == wire.NACK else None)
         return wire.TYPE_NAMES[header.type], body["last"], body["epoch"], body.get("code")
 
     _, first, body = receive(sub)
@@ -375,6 +389,17 @@ def test_batches_are_confirmed_as_documented(dealer: Dealer, push: Socket, sub: 
     info = dealer.ask("info")
     counts = [info[name] for name in ("received", "stored", "refused", "duplicates", "nacked")]
     assert counts == [11, 4, 7, 2, 3]
+    assert answer(1, PROBE_N, []) == ("NACK", 4, 1, "gap")
+    assert answer(0, PROBE_N, []) == ("NACK", 4, 1, "fenced")
+    push.send_multipart(numbered(os.urandom(16), 0, PROBE_N, []))
+    assert answer(1, PROBE_N, [{}]) == ("NACK", 4, 1, "gap")
+    after = dealer.ask("info")
+    assert [after[name] for name in ("commits", "producers", "stored")] == [
+        info[name] for name in ("commits", "producers", "stored")
+    ]
+    assert answer(2, PROBE_N, []) == ("NACK", 4, 2, "gap")
+    assert answer(1, 5, [{}]) == ("NACK", 4, 2, "fenced")
+    assert dealer.ask("info")["commits"] == info["commits"] + 1
 
 
 def test_bad_batch_headers_are_kept_as_rejects(dealer: Dealer, push: Socket) -> None:

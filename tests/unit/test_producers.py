@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from zstream.backends.base import Producer
 from zstream.errors import BadTime, EventError
+from zstream.limits import PROBE_N
 from zstream.wire import BatchHeader
 from zstreamd.producers import KEPT_REFUSALS, Producers
 from zstreamd.validate import Refusal
@@ -64,6 +65,30 @@ def test_a_gap_of_a_higher_epoch_fences_all_the_same() -> None:
     assert producers.judge(header(9, epoch=2), NOW) == "gap"
     producers.commit()
     assert producers.judge(header(8, epoch=1), NOW) == "fenced"
+
+
+def test_a_probe_is_a_gap_and_leaves_no_trace() -> None:
+    row = Producer(ONE, 1, 7, 0, b"\x90", NOW)
+    producers = Producers({ONE: row})
+    for _ in range(2):
+        assert producers.judge(header(PROBE_N, epoch=1), NOW + 9) == "gap"
+        assert producers.judge(header(PROBE_N, epoch=0), NOW + 9) == "fenced"
+        assert producers.judge(header(PROBE_N, epoch=0, producer=TWO), NOW + 9) == "gap"
+    assert producers.changes() == []
+    assert producers.commit() == []
+    assert producers.stored == {ONE: row}
+
+
+def test_a_probe_of_a_higher_epoch_fences() -> None:
+    producers = Producers({ONE: Producer(ONE, 1, 7, 0, b"\x90", NOW)})
+    assert producers.judge(header(PROBE_N, epoch=2), NOW) == "gap"
+    assert producers.changes() == [Producer(ONE, 2, 7, 0, b"\x90", NOW)]
+    assert producers.judge(header(8, epoch=1), NOW) == "fenced"
+
+
+def test_a_probe_is_not_even_taken_where_its_number_would_be_next() -> None:
+    row = Producer(ONE, 1, PROBE_N - 1, 0, b"\x90", NOW)
+    assert Producers({ONE: row}).judge(header(PROBE_N), NOW) == "gap"
 
 
 def test_refusals_are_counted_and_the_newest_kept() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zstream.errors import DecodeError, Error
-from zstream.limits import MAX_FRAME_EVENTS
+from zstream.limits import MAX_FRAME_EVENTS, PROBE_N
 from zstreamd.inbox import Call, Item, Malformed, Numbered, Subscription
 from zstreamd.producers import Producers
 from zstreamd.rejects import Rejects
@@ -36,6 +36,7 @@ class Told(NamedTuple):
     nacked: int
     confirmed: set[bytes]
     nacks: list[tuple[bytes, str]]
+    nacked_ns: list[int]
     answers: list[Any]
 
 
@@ -70,7 +71,8 @@ class Daemon:
             [msgpack.unpackb(body) for body in batch.bodies],
             transaction.received, transaction.refused, transaction.duplicates, transaction.nacked,
             transaction.confirm,
-            [(producer, code) for producer, code, _ in transaction.nacks],
+            [(producer, code) for producer, _, code, _ in transaction.nacks],
+            [n for _, n, _, _ in transaction.nacks],
             [answer if isinstance(answer, Error) else list(answer) for answer in self.answers],
         )  # fmt: skip
 
@@ -185,6 +187,29 @@ def test_a_gap_is_not_stored() -> None:
     daemon = Daemon()
     told = daemon.take(numbered(1, GOOD), numbered(3, GOOD, GOOD))
     assert (len(told.events), told.nacked, told.nacks) == (1, 2, [(ONE, "gap")])
+    assert told.nacked_ns == [3]
+
+
+def test_each_batch_that_is_not_taken_is_named_by_its_number() -> None:
+    daemon = Daemon()
+    told = daemon.take(
+        numbered(5, GOOD), numbered(PROBE_N), numbered(1, GOOD, crc=7), numbered(3, epoch=0)
+    )
+    assert told.nacks == [(ONE, why) for why in ("gap", "gap", "bad_batch", "fenced")]
+    assert told.nacked_ns == [5, PROBE_N, 1, 3]
+
+
+def test_a_probe_stores_nothing_whatever_is_in_it() -> None:
+    daemon = Daemon()
+    daemon.take(numbered(1, GOOD))
+    transaction = Transaction(daemon.validator, daemon.producers, daemon.rejects, NOW)
+    transaction.add(
+        [numbered(PROBE_N), numbered(PROBE_N, GOOD), numbered(PROBE_N, producer=TWO, epoch=0)]
+    )
+    batch = transaction.batch(2, NOW)
+    assert (batch.bodies, batch.producers) == ([], []), "so the store is left alone"
+    assert [n for _, n, _, _ in transaction.nacks] == [PROBE_N] * 3
+    assert transaction.confirm == set()
 
 
 def test_a_lower_epoch_is_fenced() -> None:
