@@ -1,29 +1,42 @@
 """What a client asks the daemon, beside inserts and tails: each call is a request or a few."""
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from datetime import tzinfo
-from typing import Any
+from typing import Any, TypeVar
 
+from zstream import calls
+from zstream.base import ClientBase
+from zstream.calls import Call
+from zstream.errors import Error
 from zstream.event import Page
-from zstream.queries import Filter, Items, make_query, make_trim, read_count
+from zstream.queries import Filter, make_query, make_trim
 from zstream.times import Time
 
+T = TypeVar("T")
 
-class Asking(ABC):
-    """The part of a client that asks; it is given answers by whoever has the connection."""
 
-    @property
-    @abstractmethod
-    def _tz(self) -> tzinfo | None:
-        """The zone of times that name none."""
+class Asking(ClientBase):
+    """The part of a client that asks, and waits for answers."""
 
-    @abstractmethod
     def _ask(
         self, op: str, fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None
     ) -> dict[str, Any]:
         """Send a request and wait for its good reply; a bad one is raised."""
+        return self._submit(op, fields, packed).wait()
+
+    def _run(self, call: Call[T]) -> T:
+        try:
+            ask = next(call)
+            while True:
+                try:
+                    reply = self._ask(*ask)
+                except Error as error:
+                    ask = call.throw(error)
+                else:
+                    ask = call.send(reply)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
     def items(
         self, filter: Filter | None = None, /, *, start: int = 0, end: int | None = None,
@@ -53,18 +66,14 @@ class Asking(ABC):
             TypeError: A key stands in the filter and among ``keys``.
         """
         query = make_query(filter, keys, since, until, self._tz)
-        items = Items(query, start, end, before)
-        while (fields := items.request()) is not None:
-            items.reply(self._ask("items", fields))
-        return items.page
+        return self._run(calls.items(query, start, end, before))
 
     def count(
         self, filter: Filter | None = None, /, *, since: Time | None = None,
         until: Time | None = None, **keys: Any,
     ) -> int:  # fmt: skip
         """Count events; arguments and errors as of ``items``."""
-        query = make_query(filter, keys, since, until, self._tz)
-        return read_count(self._ask("count", query))
+        return self._run(calls.count(make_query(filter, keys, since, until, self._tz)))
 
     def trim(self, *, before: Time | None = None, upto: int | None = None) -> int:
         """Forget events for good, the oldest first: queries and tails are without them at once.
@@ -86,15 +95,14 @@ class Asking(ABC):
             TimedOut, Unavailable: The daemon did not answer or the store cannot be written just
                 now; they may have been forgotten, or be soon.
         """
-        return read_count(self._ask("trim", make_trim(before, upto, self._tz)), "trimmed")
+        return self._run(calls.trim(make_trim(before, upto, self._tz)))
 
     def info(self) -> dict[str, Any]:
         """What the daemon knows of itself; the fields are those of ``info`` in the protocol."""
-        reply = self._ask("info", {})
-        return {name: value for name, value in reply.items() if name not in ("ok", "id")}
+        return self._run(calls.info())
 
     def ping(self) -> float:
         """Ask the daemon for a sign of life; returns the seconds that it took."""
         start = time.perf_counter()
-        self._ask("ping", {})
+        self._run(calls.ping())
         return time.perf_counter() - start

@@ -1,23 +1,14 @@
 """The client: inserts without waiting, queries, tails."""
 
-import os
 import time
-import weakref
-from collections.abc import Iterable, Mapping
-from datetime import tzinfo
+from collections.abc import Iterable
 from typing import Any, Literal, Self, overload
 
-from zstream import lifecycle, topics
+from zstream import calls, lifecycle, topics
 from zstream.asking import Asking
-from zstream.endpoints import Endpoints
 from zstream.follower import Tail
-from zstream.link.inserts import OnRefused
-from zstream.link.queries import Request
-from zstream.link.thread import Link
-from zstream.options import Options, find_endpoints
-from zstream.outbox import OnFull, Outbox
-from zstream.packing import Default, Fields, Packer
-from zstream.queries import Filter, Inserts, make_filter, make_start
+from zstream.packing import Fields
+from zstream.queries import Filter, make_filter, make_start
 from zstream.times import Time
 
 
@@ -51,37 +42,6 @@ class Client(Asking):
     Raises:
         ConfigError: A setting cannot work.
     """
-
-    def __init__(
-        self,
-        url: str | Endpoints | None = None,
-        *,
-        timeout: float = 5.0,
-        buffer_bytes: int = 64 << 20,
-        on_full: OnFull = "drop",
-        spool: str | os.PathLike[str] | None = None,
-        default: Default | None = None,
-        tz: tzinfo | None = None,
-        on_refused: OnRefused | None = None,
-    ) -> None:
-        self._endpoints = find_endpoints(url)
-        self.url = self._endpoints.query
-        self._options = Options(timeout, buffer_bytes, on_full, spool, default, tz, on_refused)
-        self._packer = Packer(default, tz)
-        self._begin()
-        lifecycle.track(self)
-
-    @property
-    def _tz(self) -> tzinfo | None:
-        return self._options.tz
-
-    def _begin(self) -> None:
-        options = self._options
-        self._outbox = Outbox(options.buffer_bytes, options.on_full, options.on_refused is None)
-        self._link = Link(self._endpoints, self._outbox, options.on_refused)
-        self._tails: weakref.WeakSet[Tail] = weakref.WeakSet()
-        self._finalizer = weakref.finalize(self, self._link.retire)
-        self._finalizer.atexit = False
 
     # ------------------------------------------------------------ inserts
 
@@ -117,7 +77,7 @@ class Client(Asking):
         """
         element = self._packer.element(event, date)
         if wait:
-            return self._insert_now([element])[0]
+            return self._run(calls.insert([element]))[0]
         self._outbox.put(element)
         return None
 
@@ -140,7 +100,7 @@ class Client(Asking):
         """
         elements = self._packer.elements(events)
         if wait:
-            return self._insert_now(list(elements))
+            return self._run(calls.insert(list(elements)))
         self._outbox.put_all(elements)
         return None
 
@@ -159,13 +119,6 @@ class Client(Asking):
         """
         self._link.check()
         self._outbox.flush(timeout)
-
-    def _insert_now(self, elements: list[bytes]) -> list[int]:
-        inserts = Inserts(elements)
-        with inserts.annotated():
-            while (packed := inserts.request()) is not None:
-                inserts.reply(self._ask("insert", {}, packed))
-        return inserts.ids
 
     # ------------------------------------------------------------ following
 
@@ -195,13 +148,6 @@ class Client(Asking):
         tail.start()
         return tail
 
-    def _ask(
-        self, op: str, fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None
-    ) -> dict[str, Any]:
-        self._link.check()
-        request = Request(op, fields, self._options.timeout, packed=packed)
-        return self._link.submit(request).wait()
-
     # ------------------------------------------------------------ the rest
 
     def stats(self) -> dict[str, Any]:
@@ -214,13 +160,7 @@ class Client(Asking):
             included; ``tails``, ``connected``, ``daemon`` (its version, once it answered) and
             ``problem`` (why it cannot be used, or None).
         """
-        return {
-            **self._outbox.stats(),
-            "tails": sum(not tail.is_closed for tail in self._tails),
-            "connected": self._link.is_connected,
-            "daemon": self._link.greeting.version,
-            "problem": self._link.greeting.problem,
-        }
+        return self._stats()
 
     def close(self) -> None:
         """Send what is left and stop; later calls raise Closed. A second close does nothing.
@@ -234,13 +174,6 @@ class Client(Asking):
         self._finalizer.detach()
         alone = min(self._options.timeout, lifecycle.EXIT_ALONE_S)
         self._link.drain(time.monotonic(), self._options.timeout, alone)
-
-    def after_fork(self) -> None:
-        """Begin anew in a forked child; called by itself."""
-        self._link.disown()
-        lifecycle.keep((self._link, self._outbox, list(self._tails)))
-        self._finalizer.detach()
-        self._begin()
 
     def __enter__(self) -> Self:
         return self

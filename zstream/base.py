@@ -1,0 +1,75 @@
+"""What all clients have, however they wait: their settings, what they hold, what a fork does."""
+
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from datetime import tzinfo
+from typing import Any
+
+from zstream import lifecycle
+from zstream.endpoints import Endpoints
+from zstream.link.inserts import OnRefused
+from zstream.link.queries import Request
+from zstream.link.thread import Link
+from zstream.options import Options, find_endpoints
+from zstream.outbox import OnFull, Outbox
+from zstream.packing import Default, Packer
+
+
+class ClientBase:
+    """The part of a client that never waits. The arguments are those of ``Client``; see there."""
+
+    def __init__(
+        self,
+        url: str | Endpoints | None = None,
+        *,
+        timeout: float = 5.0,
+        buffer_bytes: int = 64 << 20,
+        on_full: OnFull = "drop",
+        spool: str | os.PathLike[str] | None = None,
+        default: Default | None = None,
+        tz: tzinfo | None = None,
+        on_refused: OnRefused | None = None,
+    ) -> None:
+        self._endpoints = find_endpoints(url)
+        self.url = self._endpoints.query
+        self._options = Options(timeout, buffer_bytes, on_full, spool, default, tz, on_refused)
+        self._packer = Packer(default, tz)
+        self._begin()
+        lifecycle.track(self)
+
+    @property
+    def _tz(self) -> tzinfo | None:
+        return self._options.tz
+
+    def _begin(self) -> None:
+        options = self._options
+        self._outbox = Outbox(options.buffer_bytes, options.on_full, options.on_refused is None)
+        self._link = Link(self._endpoints, self._outbox, options.on_refused)
+        self._tails: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._finalizer = weakref.finalize(self, self._link.retire)
+        self._finalizer.atexit = False
+
+    def _submit(
+        self, op: str, fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None,
+        done: Callable[[Request], None] | None = None,
+    ) -> Request:  # fmt: skip
+        """Send a request; ``done`` is called in the link's thread when it has its reply."""
+        self._link.check()
+        return self._link.submit(Request(op, fields, self._options.timeout, done, packed))
+
+    def _stats(self) -> dict[str, Any]:
+        return {
+            **self._outbox.stats(),
+            "tails": sum(not tail.is_closed for tail in self._tails),
+            "connected": self._link.is_connected,
+            "daemon": self._link.greeting.version,
+            "problem": self._link.greeting.problem,
+        }
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child; called by itself."""
+        self._link.disown()
+        lifecycle.keep((self._link, self._outbox, list(self._tails)))
+        self._finalizer.detach()
+        self._begin()
