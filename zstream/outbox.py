@@ -32,6 +32,14 @@ class Progress(NamedTuple):
     lost: int = 0
 
 
+class Flush(NamedTuple):
+    """A flush under way: the events up to ``mark``, and what had been told before."""
+
+    mark: int
+    told: Progress
+    told_dropped: int
+
+
 class Outbox:
     """A buffer bounded in bytes, and the conditions to wait for.
 
@@ -44,6 +52,8 @@ class Outbox:
     Attributes:
         wake: Called, with the lock held, when the link's thread sleeps and has something to do.
         thread: The link's thread, which cannot wait for itself.
+        watchers: Called, with the lock held, when ``flush`` or ``put`` may go on that somebody
+            awaits without a thread.
         dropped: Events that were dropped because the buffer was full.
         progress: What the link's thread told last.
     """
@@ -64,6 +74,7 @@ class Outbox:
         self._told = Progress()
         self._told_dropped = 0
         self.thread: int | None = None
+        self.watchers: list[Callable[[], None]] = []
         self.dropped = 0
         self.progress = Progress()
 
@@ -138,12 +149,22 @@ class Outbox:
         """
         until = time.monotonic() + timeout
         with self._changed:
-            told, told_dropped = self._told, self._told_dropped
-            mark = self.accepted
-            self._wait(lambda: self.progress.settled >= mark, until)
-            pending = max(0, mark - self.progress.settled)
-            lost, dropped = self.progress.lost - told.lost, self.dropped - told_dropped
-            refused = self.progress.refused - told.refused
+            flush = self.begin_flush()
+            self._wait(lambda: self.progress.settled >= flush.mark, until)
+            self.end_flush(flush, timeout)
+
+    def begin_flush(self) -> Flush:
+        """Note what was put so far. It is flushed once ``progress.settled`` reaches the mark."""
+        with self._lock:
+            return Flush(self.accepted, self._told, self._told_dropped)
+
+    def end_flush(self, flush: Flush, timeout: float) -> None:
+        """Tell what became of it, after ``timeout`` seconds at the most; raises as ``flush``."""
+        with self._lock:
+            pending = max(0, flush.mark - self.progress.settled)
+            lost = self.progress.lost - flush.told.lost
+            dropped = self.dropped - flush.told_dropped
+            refused = self.progress.refused - flush.told.refused
             if pending or lost or dropped:
                 self._told = self._told._replace(lost=self.progress.lost)
                 self._told_dropped = self.dropped
@@ -229,19 +250,24 @@ class Outbox:
             self._held -= progress.released - self.progress.released
             self.progress = progress
             self._refusals = [*self._refusals, *refusals][-_KEPT_REFUSALS:]
-            self._changed.notify_all()
+            self._notify()
 
     def close(self) -> None:
         """Take nothing any more, and wake whoever waits for room."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._notify()
 
     def tell_connected(self, connected: bool) -> None:
         """Say whether somebody is there."""
         with self._changed:
             self._connected = connected
-            self._changed.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for watcher in list(self.watchers):
+            watcher()
 
 
 def refused_error(count: int, refusals: tuple[Refusal, ...]) -> Refused:
