@@ -1,6 +1,7 @@
 """What all clients have, however they wait: their settings, what they hold, what a fork does."""
 
 import os
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
@@ -66,6 +67,14 @@ class ClientBase:
             "daemon": self._link.greeting.version,
             "problem": self._link.greeting.problem,
         }
+
+    def _close(self) -> None:
+        """Send what is left and stop. This is the one thing here that waits."""
+        for tail in list(self._tails):
+            tail.close()
+        self._finalizer.detach()
+        alone = min(self._options.timeout, lifecycle.EXIT_ALONE_S)
+        self._link.drain(time.monotonic(), self._options.timeout, alone)
 
     def after_fork(self) -> None:
         """Begin anew in a forked child; called by itself."""

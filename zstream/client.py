@@ -1,10 +1,9 @@
 """The client: inserts without waiting, queries, tails."""
 
-import time
 from collections.abc import Iterable
 from typing import Any, Literal, Self, overload
 
-from zstream import calls, lifecycle, topics
+from zstream import calls, topics
 from zstream.asking import Asking
 from zstream.follower import Tail
 from zstream.packing import Fields
@@ -169,11 +168,7 @@ class Client(Asking):
         and warns of what is then not known to be on disk; ``flush`` before it raises instead.
         Tails are closed: their iterators end.
         """
-        for tail in list(self._tails):
-            tail.close()
-        self._finalizer.detach()
-        alone = min(self._options.timeout, lifecycle.EXIT_ALONE_S)
-        self._link.drain(time.monotonic(), self._options.timeout, alone)
+        self._close()
 
     def __enter__(self) -> Self:
         return self

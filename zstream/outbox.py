@@ -52,8 +52,7 @@ class Outbox:
     Attributes:
         wake: Called, with the lock held, when the link's thread sleeps and has something to do.
         thread: The link's thread, which cannot wait for itself.
-        watchers: Called, with the lock held, when ``flush`` or ``put`` may go on that somebody
-            awaits without a thread.
+        watchers: Called, with the lock held, when a waiting ``flush`` or ``put`` may go on.
         dropped: Events that were dropped because the buffer was full.
         progress: What the link's thread told last.
     """
@@ -139,6 +138,11 @@ class Outbox:
         """Leave packed elements in their order, waiting for room; raises as ``put``."""
         for element in elements:
             self.put(element, "block")
+
+    def is_ready(self, element: bytes) -> bool:
+        """Whether ``put`` would take it, or refuse it, at once."""
+        with self._lock:
+            return self._closed or self._fits(len(element) + ELEMENT_OVERHEAD)
 
     def flush(self, timeout: float) -> None:
         """Wait until the fate of all that was put before is known.

@@ -55,10 +55,14 @@ class Packer:
     def elements(self, events: Iterable[Fields]) -> Iterator[bytes]:
         """Pack elements one by one; an EventError names the event's place, from 0."""
         for place, event in enumerate(events):
-            try:
-                yield self.element(event)
-            except EventError as error:
-                raise EventError(f"events[{place}]: {error}") from None
+            yield self.nth(place, event)
+
+    def nth(self, place: int, event: Fields) -> bytes:
+        """Pack one element of many; an EventError names its place."""
+        try:
+            return self.element(event)
+        except EventError as error:
+            raise EventError(f"events[{place}]: {error}") from None
 
     def pack(self, event: Fields) -> bytes:
         """Pack one event.

@@ -21,7 +21,7 @@ FUNCTION_LINES = 40
 
 #: Who may import a library: a module, a package with all that is in it, or a pattern.
 ALLOWED = {
-    "zmq": {"zstream.link", "zstream.aio", "zstreamd"},
+    "zmq": {"zstream.link", "zstreamd"},
     "msgpack": {"zstream.wire"},
     "msgspec": {"zstreamd"},
     "click": {"zstream.cli", "zstreamd.cli"},
@@ -29,9 +29,10 @@ ALLOWED = {
     "psycopg": {"zstream.backends.postgres*"},
     "pymysql": {"zstream.backends.mysql*"},
     "pytest": {"zstream.testing"},
+    "asyncio": {"zstream.aio"},
     "signal": {"zstreamd.cli", "zstream.cli", "zstream.testing"},
 }  # fmt: skip
-THIRD_PARTY = set(ALLOWED) - {"signal"}
+THIRD_PARTY = set(ALLOWED) - {"asyncio", "signal"}
 #: What an extra brings.
 EXTRA = {"pytest", "psycopg", "pymysql"}
 
@@ -145,6 +146,7 @@ def test_importing_zstream_loads_little() -> None:
     assert {name for name in loaded if not name.startswith(helpers)} <= {
         "zstream", "zmq", "msgpack",
     }  # fmt: skip
+    assert not {"asyncio", "sqlite3"} & set(ran.stdout.split())
 
 
 def test_asking_for_help_loads_no_server() -> None:

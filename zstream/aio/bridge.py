@@ -1,0 +1,72 @@
+"""From a client's thread to the loops that await it, and from a loop to a thread that may wait."""
+
+import asyncio
+import threading
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable
+from concurrent import futures
+
+from zstream.outbox import Outbox
+
+
+def post(loop: AbstractEventLoop, waiting: "Future[None]") -> None:
+    """Wake whoever awaits the future, from another thread."""
+    try:
+        loop.call_soon_threadsafe(wake, waiting)
+    except RuntimeError:
+        if not loop.is_closed():  # then nobody waits there any more
+            raise
+
+
+def wake(waiting: "Future[None]") -> None:
+    """Wake whoever awaits the future, unless he was woken or gave up."""
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+async def wait_until(outbox: Outbox, happened: Callable[[], bool], timeout: float | None) -> None:
+    """Wait until something happened to the outbox, or it is time.
+
+    Args:
+        outbox: What tells of it.
+        happened: Whether it did; called in any thread, with the outbox's lock held or not.
+        timeout: Seconds to wait at the most; None waits for ever.
+    """
+    if happened():
+        return
+    loop = asyncio.get_running_loop()
+    waiting: Future[None] = loop.create_future()
+
+    def look() -> None:
+        if happened():
+            post(loop, waiting)
+
+    timer = None if timeout is None else loop.call_later(timeout, wake, waiting)
+    outbox.watchers.append(look)
+    try:
+        look()  # at what happened since the first look
+        await waiting
+    finally:
+        outbox.watchers.remove(look)
+        if timer is not None:
+            timer.cancel()
+
+
+async def in_thread(work: Callable[[], None]) -> None:
+    """Do something that waits in a thread of its own. It goes on if this is cancelled."""
+    done: futures.Future[None] = futures.Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    try:
+        threading.Thread(target=run, name="zstream-aio", daemon=True).start()
+    except RuntimeError:
+        run()  # the interpreter is ending, and starts no more threads
+    await asyncio.wrap_future(done)
