@@ -13,7 +13,7 @@ import pytest
 
 from zstream import Client, FlushError, errors
 from zstream.backends import postgres_reindex
-from zstream.backends.base import Batch, Producer, Query
+from zstream.backends.base import Batch, Producer, Query, Registration
 from zstream.backends.postgres import PostgresBackend
 from zstream.keys import Filter
 from zstream.testing import server
@@ -475,6 +475,21 @@ def test_a_foreign_schema_is_left_alone(postgres: Postgres, schema: str) -> None
     assert postgres.ask(found + " AND relkind = 'r'") == [(2,)]
 
 
+def test_a_store_of_an_older_version_gets_the_table_of_filters(backend: Small, person: Any) -> None:
+    add(backend)
+    backend.close()
+    person.execute("DROP TABLE filters")
+    backend.reindex(["kind"], lambda bodies, keys: [["a"] * len(bodies)], quiet)
+    assert backend.open(None).filters == {}
+    backend.close()
+    person.execute("DROP TABLE filters")
+    assert backend.open(None).filters == {}
+    named = Registration(b"n" * 16, "{}", 5)
+    backend.append(replace(batch(2), columns=[["a"]], filters=[named]))
+    backend.close()
+    assert backend.open(None).filters == {named.name: named}
+
+
 def test_a_newer_schema_is_refused(backend: Small, person: Any) -> None:
     backend.close()
     person.execute("UPDATE meta SET value = '2' WHERE name = 'schema'")
@@ -627,7 +642,8 @@ def test_other_keys(postgres: Postgres, schema: str, backend: Small, person: Any
     producer = Producer(b"p" * 16, 1, 2, 3, b"x", 4)
     for _ in range(5):
         add(backend, 9)
-    backend.append(replace(batch(46), producers=[producer]))
+    named = Registration(b"n" * 16, "{}", 5)
+    backend.append(replace(batch(46), producers=[producer], filters=[named]))
     backend.trim(14)
     backend.close()
     seen: list[tuple[int, int]] = []
@@ -653,6 +669,7 @@ def test_other_keys(postgres: Postgres, schema: str, backend: Small, person: Any
     assert new.keys == ("n", "kind")
     assert (new.id, new.floor, new.arrival) == (46, 14, head.arrival)
     assert new.producers == {producer.id: producer}
+    assert new.filters == {named.name: named}
     assert [run for run, _ in new.runs][:-1] == [head.runs[0][0], head.run - 1]
     assert list(backend.items(Query(((0, ("30", "46", "14")),))).ids) == [46, 30]
     assert backend.count(Query(((1, ("a",)),))) == 32

@@ -12,7 +12,7 @@ import pytest
 
 from zstream import errors
 from zstream.backends import mysql_link, mysql_rows, mysql_schema
-from zstream.backends.base import Batch, Position, Producer, Query
+from zstream.backends.base import Batch, Position, Producer, Query, Registration
 from zstream.backends.mysql import MySQLBackend
 from zstream.backends.mysql_link import address_of
 from zstream.backends.mysql_search import Limits
@@ -151,6 +151,18 @@ def test_a_newer_schema_is_refused(backend: MySQLBackend) -> None:
         mysql_schema.put(db, "schema", str(mysql_schema.SCHEMA + 1))
     with pytest.raises(errors.StoreMismatch, match="newer zstream"):
         backend.open(None)
+
+
+def test_a_store_of_an_older_version_gets_the_table_of_filters(backend: MySQLBackend) -> None:
+    add(backend)
+    backend.close()
+    with session(backend) as db:
+        db.run("DROP TABLE filters")
+    assert backend.open(None).filters == {}
+    named = Registration(b"n" * 16, "{}", 5)
+    add(backend, filters=[named])
+    backend.close()
+    assert backend.open(None).filters == {named.name: named}
 
 
 def test_a_store_without_its_schema_is_not_made_anew(backend: MySQLBackend) -> None:

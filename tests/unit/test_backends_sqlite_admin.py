@@ -19,7 +19,7 @@ from zstream.backends import (
     sqlite_reindex,
     sqlite_runs,
 )
-from zstream.backends.base import Producer, Query
+from zstream.backends.base import Producer, Query, Registration
 from zstream.backends.sqlite import SQLiteBackend
 from zstream.backends.sqlite_check import check_index
 from zstream.testing.conformance_store import Store
@@ -30,6 +30,7 @@ OTHER = ("a.b", "tags", "user")
 #: What the files of an open store end with, beside the lock.
 ENDS = ("", "-wal", "-shm", "-index", "-index-wal", "-index-shm")
 PRODUCER = Producer(bytes(16), 1, 2, 3, b"\x90", 4)
+FILTER = Registration(bytes(16), '{"kind":["k1"]}', 5)
 
 
 class Backend(SQLiteBackend):
@@ -72,7 +73,7 @@ def fill(path: Path, count: int, keys: Sequence[str] = KEYS, first: int = 1) -> 
         ts = [1_000 + n - (500 if n % 9 == 0 else 0) for n in numbers]
         store.add(
             *zip(ts, *columns, strict=True), bodies=bodies, arrival=n_arrival(low),
-            producers=[PRODUCER],
+            producers=[PRODUCER], filters=[FILTER],
         )  # fmt: skip
     store.close()
 
@@ -181,6 +182,8 @@ def test_an_empty_store_is_in_order(backend: Backend) -> None:
         ),
         ("UPDATE producers SET id = x'00'", "an id of other than 16 bytes"),
         ("UPDATE producers SET last = -1", "producers has what is no number"),
+        ("UPDATE filters SET name = x'00'", "a name of other than 16 bytes"),
+        ("UPDATE filters SET seen = -1", "filters has a name of other than 16 bytes, or what is"),
         ("UPDATE marks SET id = 1000 WHERE id = 0", "marks of arrival do not follow"),
         ("UPDATE head SET arrival = 5", "marks of arrival do not follow"),
         ("UPDATE runs SET began_after = 300", "runs of the store do not follow"),
@@ -410,7 +413,27 @@ def test_a_copy_is_the_store(path: Path, backend: Backend, tmp_path: Path) -> No
     assert other.check(silent) == []
     head = other.open(None)
     assert (head.id, head.floor, head.keys, list(head.producers)) == (300, 44, KEYS, [bytes(16)])
+    assert head.filters == {FILTER.name: FILTER}
     other.close()
+
+
+def test_a_store_without_registered_filters_is_whole(
+    path: Path, backend: Backend, tmp_path: Path
+) -> None:
+    """As an older version made it: it is checked, copied, put back, and gets the table."""
+    fill(path, 50)
+    with by_hand(path) as db:
+        db.execute("DROP TABLE filters")
+    assert backend.check(silent) == []
+    assert backend.backup(str(tmp_path / "copy.db"), silent) == 50
+    assert "filters" not in contents(tmp_path / "copy.db")
+    assert backend.restore(str(tmp_path / "copy.db"), silent) == 50
+    assert contents(path)["filters"] == []
+    with by_hand(path) as db:
+        db.execute("DROP TABLE filters")
+    assert backend.open(None).filters == {}
+    backend.close()
+    assert contents(path)["filters"] == []
 
 
 def test_a_copy_of_a_store_that_is_trimmed_meanwhile(

@@ -5,32 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from zstream.backends.batch import Batch as Batch
+from zstream.backends.batch import Producer as Producer
+from zstream.backends.batch import Registration as Registration
+from zstream.backends.batch import check_batch as check_batch
 from zstream.backends.upkeep import Upkeep
-from zstream.keys import Filter, Value
+from zstream.keys import Filter
 from zstream.limits import PAGE_BYTES, PAGE_EVENTS
 
 #: The keys of a new store that was not told any.
 DEFAULT_KEYS: Final = ("kind", "user", "repo")
-
-
-class Producer(NamedTuple):
-    """What the store keeps of a producer of numbered batches.
-
-    Attributes:
-        id: 16 bytes.
-        epoch: The highest epoch seen.
-        last: The last batch number that was dealt with.
-        refused: How many of its events were refused for good, ever.
-        refusals: The newest refusals, packed; opaque to the store.
-        seen: When it was last heard of, in microseconds since 1970 UTC.
-    """
-
-    id: bytes
-    epoch: int
-    last: int
-    refused: int
-    refusals: bytes
-    seen: int
 
 
 class Position(NamedTuple):
@@ -54,6 +38,7 @@ class Head:
         arrival: The newest arrival noted, in microseconds; the clock must not go below it.
         keys: The declared keys, in their order.
         producers: The known producers.
+        filters: The filters that are registered, by their names.
     """
 
     run: int
@@ -64,45 +49,7 @@ class Head:
     arrival: int
     keys: tuple[str, ...]
     producers: Mapping[bytes, Producer]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one transaction appends: columns of equal length, and the producers it moves.
-
-    It may hold no event at all, to move producers only.
-
-    Attributes:
-        first: The id of the first event; the others follow without a gap.
-        ts: The events' times.
-        bodies: The events, packed; opaque to the store.
-        columns: For each key, in the store's order, each event's index value; a list is a
-            tuple of two or more distinct texts.
-        arrival: When the batch arrived, in microseconds since 1970 UTC; never runs backwards.
-        producers: Their new rows, written in the same transaction.
-    """
-
-    first: int
-    ts: Sequence[int]
-    bodies: Sequence[bytes]
-    columns: Sequence[Sequence[Value]]
-    arrival: int
-    producers: Sequence[Producer] = ()
-
-
-def check_batch(batch: Batch, keys: int) -> None:
-    """Refuse a batch whose columns do not fit each other.
-
-    Args:
-        batch: What is to be appended.
-        keys: How many keys the store has.
-
-    Raises:
-        ValueError: Their number or their lengths differ.
-    """
-    columns = (batch.bodies, *batch.columns)
-    if len(batch.columns) != keys or any(len(column) != len(batch.ts) for column in columns):
-        raise ValueError(f"a batch of {len(batch.ts)} events needs {keys} columns of that length")
+    filters: Mapping[bytes, Registration] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

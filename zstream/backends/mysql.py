@@ -17,6 +17,7 @@ from zstream.backends.base import (
     Page,
     Producer,
     Query,
+    Registration,
     Replay,
     Stats,
     check_batch,
@@ -99,13 +100,15 @@ class MySQLBackend(MySQLUpkeep, Backend):
         ends = [began for _, began in begun[1:]] + [last]
         runs = tuple((each, end) for (each, _), end in zip(begun, ends, strict=True))
         producers = db.rows("SELECT id, epoch, last, refused, refusals, seen FROM producers")
+        filters = db.rows("SELECT name, text, seen FROM filters")
         newest, oldest = db.row(
             "SELECT (SELECT MAX(arrival) FROM marks), (SELECT MIN(id) FROM events)"
         )
         self._next_mark = 0 if newest is None else newest + self.MARK_US
         self._floor, self._swept = floor, (oldest or last + 1) - 1
         known = {row[0]: Producer(*row) for row in producers}
-        return Head(run, runs, node, last, floor, arrival, self._keys, known)
+        named = {name: Registration(name, text.decode(), seen) for name, text, seen in filters}
+        return Head(run, runs, node, last, floor, arrival, self._keys, known, named)
 
     def _look_at_promises(self, db: link.Session) -> None:
         self._promises = db.variables(_PROMISES)
@@ -156,7 +159,7 @@ class MySQLBackend(MySQLUpkeep, Backend):
                 db.run(statement)
             for statement in rows.list_inserts(entries):
                 db.run(statement)
-            for statement in rows.producer_inserts(batch.producers):
+            for statement in rows.others(batch):
                 db.run(statement)
             if mark:
                 db.run(f"INSERT IGNORE INTO marks VALUES ({batch.arrival}, {batch.first - 1})")

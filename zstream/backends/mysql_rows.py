@@ -90,8 +90,24 @@ def list_inserts(
     return _statements(f"INSERT INTO {lists} VALUES ".encode(), rows)
 
 
-def producer_inserts(producers: Sequence[Producer]) -> Iterator[bytes]:
-    """The statements that note producers."""
+def others(batch: Batch) -> Iterator[bytes]:
+    """The statements that note and forget producers and registered filters."""
+    yield from _producer_inserts(batch.producers)
+    filters = [
+        b"('%b','%b',%d)" % (blob(name), blob(text.encode()), seen)
+        for name, text, seen in batch.filters
+    ]
+    yield from _statements(b"REPLACE INTO filters VALUES ", filters)
+    for where, gone in (
+        (b"producers WHERE id", batch.forgotten_producers),
+        (b"filters WHERE name", batch.forgotten_filters),
+    ):
+        if gone:
+            names = b",".join(b"'%b'" % blob(each) for each in gone)
+            yield b"DELETE FROM %b IN (%b)" % (where, names)
+
+
+def _producer_inserts(producers: Sequence[Producer]) -> Iterator[bytes]:
     rows = [
         b"('%b',%d,%d,%d,'%b',%d)"
         % (blob(one.id), one.epoch, one.last, one.refused, blob(one.refusals), one.seen)

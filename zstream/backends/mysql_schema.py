@@ -84,6 +84,10 @@ def _all(keys: int) -> dict[str, str]:
             f" refused {_INTEGER}, refusals LONGBLOB NOT NULL, seen {_INTEGER}",
         ),
         "marks": _create("marks", f"arrival {_INTEGER} PRIMARY KEY, id {_INTEGER}"),
+        "filters": _create(
+            "filters",
+            f"name VARBINARY(16) NOT NULL PRIMARY KEY, text LONGTEXT NOT NULL, seen {_INTEGER}",
+        ),
     }
 
 
@@ -99,10 +103,12 @@ def prepare(session: Session, name: str, keys: Sequence[str]) -> None:
         BackendCorrupt: Tables of these names are there which are not zstream's.
         StoreMismatch: They are of a newer version.
     """
+    found = _present(session)
     if is_complete(session, name):
         drop_leftovers(session)
+        if "filters" not in found:  # older versions of zstream had none, and do not miss it
+            session.run(_all(len(keys))["filters"])
         return
-    found = _present(session)
     if _VIEW in found and "meta" not in found:
         raise BackendCorrupt(f"{name} is not a store of zstream: it has a {_VIEW} of somebody else")
     _make(session, name, keys, set(found))

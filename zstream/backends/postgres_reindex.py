@@ -13,6 +13,7 @@ from psycopg import sql
 from zstream.backends import postgres_link as link
 from zstream.backends.base import Backend, Batch
 from zstream.backends.postgres_find import integers
+from zstream.backends.postgres_schema import add_filters
 from zstream.backends.postgres_write import Writer
 from zstream.backends.upkeep import Extract, Progress
 from zstream.errors import BackendCorrupt, StoreMismatch
@@ -32,6 +33,7 @@ DELETE FROM {new}.head; INSERT INTO {new}.head SELECT * FROM {old}.head;
 DELETE FROM {new}.runs; INSERT INTO {new}.runs OVERRIDING SYSTEM VALUE SELECT * FROM {old}.runs;
 SELECT setval(pg_get_serial_sequence({sequence}, 'n'), (SELECT max(n) FROM {old}.runs));
 DELETE FROM {new}.producers; INSERT INTO {new}.producers SELECT * FROM {old}.producers;
+DELETE FROM {new}.filters; INSERT INTO {new}.filters SELECT * FROM {old}.filters;
 DELETE FROM {new}.marks; INSERT INTO {new}.marks SELECT * FROM {old}.marks;
 DELETE FROM {new}.meta WHERE name = 'of';
 DROP SCHEMA {old} CASCADE;
@@ -78,6 +80,7 @@ def change_keys(
     both = {"new": sql.Identifier(new.schema), "old": sql.Identifier(old.schema)}
     sequence = sql.Literal(sql.Identifier(new.schema, "runs").as_string(db))
     with db.transaction():
+        add_filters(db)
         db.execute(sql.SQL(_REST).format(**both, sequence=sequence))
 
 

@@ -37,6 +37,12 @@ CREATE TABLE partitions (
 );
 INSERT INTO head VALUES (0, 0, 0, 0);
 """
+#: Older versions of zstream had none, and do not miss it.
+_FILTERS: Final = """
+CREATE TABLE IF NOT EXISTS filters (
+    name bytea PRIMARY KEY, text text COLLATE "C" NOT NULL, seen bigint NOT NULL
+)
+"""
 
 
 def names(keys: int) -> str:
@@ -60,6 +66,12 @@ def create(db: Connection, address: Address, keys: Sequence[str]) -> None:
     db.execute(_view(keys))
     stored = json.dumps(list(keys), ensure_ascii=False)
     db.execute("INSERT INTO meta VALUES ('schema', %s), ('keys', %s)", (str(SCHEMA), stored))
+
+
+def add_filters(db: Connection) -> None:
+    """Make the table of registered filters if it is not there, within the transaction."""
+    if db.execute("SELECT to_regclass('filters')").fetchone() == (None,):
+        db.execute(_FILTERS)
 
 
 def _view(keys: Sequence[str]) -> sql.Composed:
@@ -109,7 +121,8 @@ def is_new(db: Connection, address: Address) -> bool:
     rows = db.execute(
         "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
         " WHERE nspname = %s AND relname IN"
-        " ('meta', 'head', 'runs', 'producers', 'marks', 'partitions', 'events', 'stream')",
+        " ('meta', 'head', 'runs', 'producers', 'marks', 'partitions', 'events', 'stream',"
+        " 'filters')",
         (address.schema,),
     ).fetchall()
     if rows and ("meta",) not in rows:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from zstream.backends import postgres_link as link
 from zstream.backends import postgres_schema as schema
-from zstream.backends.base import DEFAULT_KEYS, Batch, Head, Producer
+from zstream.backends.base import DEFAULT_KEYS, Batch, Head, Producer, Registration
 from zstream.backends.postgres_copy import packed
 from zstream.backends.postgres_few import FEW_ROWS, statement
 from zstream.backends.postgres_parts import Part
@@ -72,6 +72,7 @@ class Writer:
             if schema.is_new(db, address):
                 schema.create(db, address, keys or DEFAULT_KEYS)
             stored = schema.check_schema(db, address)
+            schema.add_filters(db)
         if keys is not None:
             schema.check_keys(keys, stored, address.name)
         return stored
@@ -87,12 +88,14 @@ class Writer:
             producers = db.execute(
                 "SELECT id, epoch, last, refused, refusals, seen FROM producers"
             ).fetchall()
+            filters = db.execute("SELECT name, text, seen FROM filters").fetchall()
             newest = _row(db, "SELECT max(arrival) FROM marks")[0]
         ends = [began for _, began in rows[1:]] + [last]
         runs = tuple((run, end) for (run, _), end in zip(rows, ends, strict=True))
         self._next_mark = 0 if newest is None else newest + _MARK_US
         known = {row[0]: Producer(*row) for row in producers}
-        return Head(self._run, runs, node, last, floor, arrival, keys, known)
+        registered = {row[0]: Registration(*row) for row in filters}
+        return Head(self._run, runs, node, last, floor, arrival, keys, known, registered)
 
     def again(self, head: int) -> int:
         """Connect anew after the connection was lost.
@@ -136,7 +139,7 @@ class Writer:
             columns: Those of ``events``.
         """
         mark = batch.arrival >= self._next_mark
-        if len(pieces) == 1 and len(batch.ts) <= FEW_ROWS:
+        if len(pieces) == 1 and len(batch.ts) <= FEW_ROWS and not batch.registers:
             size = self._insert(batch, pieces[0][0], columns, mark)
         else:
             size = self._copy(batch, pieces, columns, mark)
@@ -162,7 +165,7 @@ class Writer:
             into = f"COPY events_{part.first} ({columns}) FROM STDIN (FORMAT binary)"
             buffers.append((into, rows))
             done = end
-        end_of = _producers(batch.producers) + "COMMIT"
+        end_of = _producers(batch.producers) + _others(batch) + "COMMIT"
         cursor = self.db.cursor()
         try:
             cursor.execute(_beginning(batch, mark))
@@ -226,6 +229,27 @@ def _producers(producers: Sequence[Producer]) -> str:
         " epoch = excluded.epoch, last = excluded.last, refused = excluded.refused,"
         " refusals = excluded.refusals, seen = excluded.seen; "
     )
+
+
+def _others(batch: Batch) -> str:
+    rows = ", ".join(
+        f"('\\x{name.hex()}', convert_from('\\x{text.encode().hex()}', 'UTF8'), {int(seen)})"
+        for name, text, seen in batch.filters
+    )
+    statements = ""
+    if rows:
+        statements = (
+            f"INSERT INTO filters VALUES {rows} ON CONFLICT (name) DO UPDATE SET"
+            " text = excluded.text, seen = excluded.seen; "
+        )
+    for where, gone in (
+        ("producers WHERE id", batch.forgotten_producers),
+        ("filters WHERE name", batch.forgotten_filters),
+    ):
+        if gone:
+            names = ", ".join(f"'\\x{each.hex()}'" for each in gone)
+            statements += f"DELETE FROM {where} IN ({names}); "
+    return statements
 
 
 def _row(db: link.Connection, statement: str) -> tuple[Any, ...]:

@@ -30,7 +30,7 @@ from zstream.backends.sqlite_errors import translated
 from zstream.backends.sqlite_newest import Newest
 from zstream.backends.sqlite_read import Reader
 from zstream.backends.sqlite_readers import Readers
-from zstream.backends.sqlite_rows import insert, stored
+from zstream.backends.sqlite_rows import insert, stored, write_others
 from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, StoreLocked
 
 
@@ -196,9 +196,7 @@ class SQLiteBackend(SQLiteAdmin, Backend):
         columns = [stored(column) for column in batch.columns]
         ids = range(batch.first, last + 1)
         insert(db, "INSERT INTO events", [ids, batch.ts, *columns, batch.bodies])
-        if batch.producers:
-            moved_to = list(zip(*batch.producers, strict=True))
-            insert(db, "INSERT OR REPLACE INTO producers", moved_to)
+        write_others(db, batch)
         if mark:
             db.execute(
                 "INSERT OR IGNORE INTO marks VALUES (?, ?)", (batch.arrival, batch.first - 1)

@@ -60,7 +60,8 @@ def check_rows(db: sqlite3.Connection, progress: Progress) -> list[str]:
     if floor > last:
         wrong.append(f"the floor, {floor}, is above the last id, {last}")
     wrong += _check_keys(db)
-    wrong += [text for text, sql in _facts(last, arrival) if db.execute(sql).fetchone()[0]]
+    facts = _facts(last, arrival, _has_filters(db))
+    wrong += [text for text, sql in facts if db.execute(sql).fetchone()[0]]
     wrong += _check_ids(db, floor, last, progress)
     return wrong
 
@@ -68,6 +69,12 @@ def check_rows(db: sqlite3.Connection, progress: Progress) -> list[str]:
 def _integrity(db: sqlite3.Connection, schema: str) -> list[str]:
     rows = db.execute(f"PRAGMA {schema}.integrity_check({_MOST})").fetchall()
     return [str(text) for (text,) in rows if text != "ok"]
+
+
+def _has_filters(db: sqlite3.Connection) -> bool:
+    """Whether the table is there: a store that only an older version has opened has none."""
+    found = "SELECT count(*) FROM main.sqlite_master WHERE type = 'table' AND name = 'filters'"
+    return bool(db.execute(found).fetchone()[0])
 
 
 def _check_keys(db: sqlite3.Connection) -> list[str]:
@@ -83,9 +90,10 @@ def _check_keys(db: sqlite3.Connection) -> list[str]:
     return []
 
 
-def _facts(last: int, arrival: int) -> Iterator[tuple[str, str]]:
+def _facts(last: int, arrival: int, has_filters: bool) -> Iterator[tuple[str, str]]:
     """What must not be, as a sentence and a statement that finds it."""
     numbers = "typeof(%s) <> 'integer' OR %s < 0"
+    sixteen = "typeof(%s) <> 'blob' OR length(%s) <> 16"
     for table, columns in (
         ("runs", ("n", "run", "began_after")),
         ("marks", ("arrival", "id")),
@@ -98,9 +106,15 @@ def _facts(last: int, arrival: int) -> Iterator[tuple[str, str]]:
         )
     yield (
         "the table producers has an id of other than 16 bytes, or refusals that are none",
-        "SELECT count(*) FROM producers WHERE typeof(id) <> 'blob' OR length(id) <> 16"
+        f"SELECT count(*) FROM producers WHERE {sixteen % ('id', 'id')}"
         " OR typeof(refusals) <> 'blob'",
     )
+    if has_filters:
+        yield (
+            "the table filters has a name of other than 16 bytes, or what is no text or no number",
+            f"SELECT count(*) FROM filters WHERE {sixteen % ('name', 'name')}"
+            f" OR typeof(text) <> 'text' OR {numbers % ('seen', 'seen')}",
+        )
     yield (
         "the runs of the store do not follow each other",
         "SELECT count(*) FROM (SELECT began_after, lag(began_after, 1, 0) OVER (ORDER BY n) AS"

@@ -20,8 +20,8 @@ from zstream.backends.sqlite_check import check_rows, interruptible
 from zstream.backends.upkeep import Progress
 from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, ConfigError
 
-#: Tables that are copied whole, together with the head that the copy has.
-_WHOLE: Final = ("meta", "head", "runs", "producers", "marks")
+#: Tables that are copied whole, together with the head that the copy has; as far as they are there.
+_WHOLE: Final = ("meta", "head", "runs", "producers", "marks", "filters")
 #: How long the copying of one slice may take, in seconds, its rows at the most, and the first's.
 _SLICE_S: Final = 0.1
 _SLICE_ROWS: Final = 200_000
@@ -70,10 +70,10 @@ def _fill(db: sqlite3.Connection, path: str, progress: Progress) -> int:
         )
     schema = _schema(db)
     db.execute("BEGIN")
-    for (statement,) in _statements(db):
+    for name, statement in _statements(db):
         db.execute(statement)
-    for table in _WHOLE:
-        db.execute(f"INSERT INTO main.{table} SELECT * FROM live.{table}")
+        if name in _WHOLE:
+            db.execute(f"INSERT INTO main.{name} SELECT * FROM live.{name}")
     db.execute("DELETE FROM main.meta WHERE name = 'reindex'")
     last, floor = db.execute("SELECT last, floor FROM main.head").fetchone()
     db.execute("COMMIT")
@@ -84,10 +84,10 @@ def _fill(db: sqlite3.Connection, path: str, progress: Progress) -> int:
     return int(last)
 
 
-def _statements(db: sqlite3.Connection) -> list[tuple[str]]:
+def _statements(db: sqlite3.Connection) -> list[tuple[str, str]]:
     names = ",".join(f"'{name}'" for name in (*_WHOLE, "events", "stream"))
     return db.execute(
-        f"SELECT sql FROM live.sqlite_master WHERE name IN ({names}) ORDER BY type"
+        f"SELECT name, sql FROM live.sqlite_master WHERE name IN ({names}) ORDER BY type"
     ).fetchall()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from zstream.backends.base import Batch
 from zstream.keys import Value
 
 #: Parameters of one statement that every SQLite takes.
@@ -34,6 +35,21 @@ def insert(db: sqlite3.Connection, head: str, columns: Sequence[Sequence[Any]]) 
             flat[position::width] = column[done : done + rows]
         db.execute(_values(head, width, rows), flat)
         done += rows
+
+
+def write_others(db: sqlite3.Connection, batch: Batch) -> None:
+    """Write and forget what a batch has beside its events."""
+    for table, rows in (("producers", batch.producers), ("filters", batch.filters)):
+        if rows:
+            insert(db, f"INSERT OR REPLACE INTO {table}", list(zip(*rows, strict=True)))
+    for table, key, gone in (
+        ("producers", "id", batch.forgotten_producers),
+        ("filters", "name", batch.forgotten_filters),
+    ):
+        for start in range(0, len(gone), _PARAMETERS):
+            some = gone[start : start + _PARAMETERS]
+            places = ",".join("?" * len(some))
+            db.execute(f"DELETE FROM {table} WHERE {key} IN ({places})", some)
 
 
 @lru_cache

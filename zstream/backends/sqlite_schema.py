@@ -16,7 +16,7 @@ from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text
 from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.schema import CreateTable
 
-from zstream.backends.base import Head, Producer
+from zstream.backends.base import Head, Producer, Registration
 from zstream.errors import BackendCorrupt, StoreMismatch
 from zstream.limits import MAX_INTEGER
 
@@ -46,7 +46,13 @@ def _tables(keys: int) -> list[Table]:
             _integer("refused"), _blob("refusals"), _integer("seen"), sqlite_with_rowid=False,
         ),
         Table("marks", meta, _integer("arrival", key=True), _integer("id")),
+        _filters(meta),
     ]  # fmt: skip
+
+
+def _filters(meta: MetaData) -> Table:
+    columns = _blob("name", key=True), _text("text"), _integer("seen")
+    return Table("filters", meta, *columns, sqlite_with_rowid=False)
 
 
 def events_table(keys: int, name: str, meta: MetaData) -> Table:
@@ -71,13 +77,18 @@ def _blob(name: str, key: bool = False) -> Column[bytes]:
 def create(db: sqlite3.Connection, keys: Sequence[str]) -> None:
     """Make the tables and the first rows of a new store, within the caller's transaction."""
     for table in _tables(len(keys)):
-        db.execute(str(CreateTable(table).compile(dialect=dialect.dialect())))
+        db.execute(_making(table))
     db.execute(view(keys))
     db.execute("INSERT INTO meta VALUES ('keys', ?)", (json.dumps(keys, ensure_ascii=False),))
     _give_identity(db)
     db.execute("INSERT INTO head VALUES (0, 0, 0, 0)")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _making(table: Table, unless_there: bool = False) -> str:
+    make = CreateTable(table, if_not_exists=unless_there)
+    return str(make.compile(dialect=dialect.dialect()))
 
 
 def _give_identity(db: sqlite3.Connection) -> None:
@@ -91,6 +102,8 @@ def upgrade(db: sqlite3.Connection) -> None:
         db.execute("DROP INDEX events_ts")
         _give_identity(db)
         db.execute(f"PRAGMA user_version = {SCHEMA}")
+    # An older version of zstream does not miss it, so it is no other schema.
+    db.execute(_making(_filters(MetaData()), unless_there=True))
 
 
 def view(keys: Sequence[str]) -> str:
@@ -195,7 +208,9 @@ def begin_run(db: sqlite3.Connection, keys: tuple[str, ...]) -> Head:
     runs = tuple((run, end) for (run, _), end in zip(rows, ends, strict=True))
     producers = db.execute("SELECT * FROM producers").fetchall()
     known = {row[0]: Producer(*row) for row in producers}
-    return Head(run, runs, node, last, floor, arrival, keys, known)
+    filters = db.execute("SELECT name, text, seen FROM filters").fetchall()
+    registered = {row[0]: Registration(*row) for row in filters}
+    return Head(run, runs, node, last, floor, arrival, keys, known, registered)
 
 
 def check_keys(wanted: Sequence[str], stored: Sequence[str], path: str) -> None:

@@ -1,15 +1,20 @@
 """The part of the conformance suite about opening, appending, trimming and closing."""
 
+import json
 import re
 from typing import ClassVar
 
 import pytest
 
 from zstream import errors
-from zstream.backends.base import Backend, Batch, Producer, Query
+from zstream.backends.base import Backend, Batch, Producer, Query, Registration
 from zstream.testing.conformance_store import Store, only
 
 _PRODUCER = Producer(b"a producer of it", 3, 17, 2, b"\x00refused\xff", 1_700_000_000_000_000)
+
+
+_FILTER = Registration(b"0123456789abcdef", '{"kind":["a"]}', 1_700_000_000_000_000)
+_NAUGHTY = '{"kind":["it\'s","\\\\","\\n","%s ? :x $1","\U0001f600\u00e9\u2028\x7f","); --"]}'
 
 
 class LifeCases:
@@ -186,6 +191,37 @@ class LifeCases:
         assert store.ids() == [1]
         if self.persistent:
             assert store.reopen().producers == {moved.id: moved, other.id: other}
+
+    def test_filters_are_registered(self, store: Store) -> None:
+        """Whatever is in their text, with events or without, and again under the same name."""
+        assert not store.head.filters
+        assert store.add(filters=[_FILTER]) == []
+        naughty = _FILTER._replace(name=b"'\\%_\"\x00\xff?:;--)(" + bytes(2), text=_NAUGHTY)
+        large = _FILTER._replace(name=bytes(16), text=json.dumps({"kind": ["x" * 255] * 4_000}))
+        assert store.add((1,), filters=[naughty, large]) == [1]
+        again = _FILTER._replace(seen=_FILTER.seen + 1)
+        assert store.add((1,), (2,), filters=[again], producers=[_PRODUCER]) == [2, 3]
+        with pytest.raises(errors.BackendConflict):
+            store.add((9,), first=9, filters=[_FILTER._replace(name=b"y" * 16)])
+        assert store.ids() == [3, 2, 1]
+        if self.persistent:
+            head = store.reopen()
+            assert head.filters == {each.name: each for each in (again, naughty, large)}
+            assert head.producers == {_PRODUCER.id: _PRODUCER}
+
+    def test_what_is_forgotten_is_gone(self, store: Store) -> None:
+        """Rows of producers and of filters go, those that are not there too; others stay."""
+        self._only_if_persistent()
+        numbered = [_PRODUCER._replace(id=n.to_bytes(16, "big")) for n in range(1_500)]
+        named = [_FILTER._replace(name=each.id) for each in numbered[:20]]
+        store.add((1,), producers=numbered, filters=named)
+        gone = [each.id for each in numbered[:1_490]]
+        store.add(forgotten_producers=[*gone, b"is not there ..."], forgotten_filters=gone[:18])
+        store.add((2,), forgotten_filters=gone[18:19], producers=numbered[:1])
+        head = store.reopen()
+        assert head.producers.keys() == {each.id for each in (numbered[0], *numbered[1_490:])}
+        assert head.filters == {named[19].name: named[19]}
+        assert store.ids() == [2, 1]
 
     def test_a_large_batch(self, store: Store) -> None:
         """More rows than any statement takes."""

@@ -60,8 +60,12 @@ class Store:
         arrival: int | None = None,
         producers: Sequence[Producer] = (),
         first: int | None = None,
+        **more: Any,
     ) -> list[int]:
-        """Append rows as one batch, with bodies that name their ids, and return their ids."""
+        """Append rows as one batch, with bodies that name their ids, and return their ids.
+
+        ``more`` is for what else a `Batch` has.
+        """
         first = self.backend.last_id() + 1 if first is None else first
         ids = list(range(first, first + len(rows)))
         columns: list[list[Value]] = [[] for _ in self.head.keys]
@@ -74,7 +78,7 @@ class Store:
         if bodies is None:
             bodies = [b"event %d" % id for id in ids]
         ts = [row[0] for row in rows]
-        self.backend.append(Batch(first, ts, bodies, columns, arrival, producers))
+        self.backend.append(Batch(first, ts, bodies, columns, arrival, producers, **more))
         return ids
 
     def ids(self, filter: Filter = (), **query: Any) -> list[int]:
