@@ -1,5 +1,6 @@
 """How long and how random; what was killed where is told at the end."""
 
+import json
 import os
 import random
 from collections import Counter
@@ -53,6 +54,12 @@ def tell(record_property: Callable[[str, object], None]) -> Told:
     return lambda what: record_property("fault", what)
 
 
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Have figures printed in the end, as one line of JSON a call."""
+    return lambda **found: record_property("figures", json.dumps(found))
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_running() -> Iterator[None]:
     yield
@@ -62,12 +69,16 @@ def _nothing_left_running() -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counted: Counter[str] = Counter()
+    lines = []
     for reports in terminalreporter.stats.values():
         for report in reports:
             if getattr(report, "when", None) == "call":
                 counted.update(value for name, value in report.user_properties if name == "fault")
+                lines += [value for name, value in report.user_properties if name == "figures"]
     terminalreporter.section(f"faults: --faults-seed {os.environ['FAULTS_SEED']}")
     for what, times in sorted(counted.items()):
         terminalreporter.line(f"{times:4} {what}")
     kills = sum(times for what, times in counted.items() if what.startswith("killed"))
     terminalreporter.line(f"{kills:4} kills in all")
+    for line in lines:
+        terminalreporter.line(line)

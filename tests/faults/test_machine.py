@@ -1,0 +1,116 @@
+"""What may happen to the machine that a daemon runs on: the disk fills up, the clock jumps."""
+
+import random
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from .running import Clients, Daemon, wait_until
+from .test_kill import check_accounts
+from .traffic import END, FILTERS, check_store, check_tail, wanted
+
+INSERTS: Final = 6_000
+ROUNDS: Final = 4
+JUMPS: Final = 6
+DAY_US: Final = 86_400_000_000
+
+Told = Callable[[str], None]
+
+
+class Traffic:
+    """Two producers and two followers of a daemon."""
+
+    def __init__(self, daemon: Daemon, count: int, pace: tuple[int, float]) -> None:
+        self.daemon, self._count = daemon, count
+        self._clients = clients = Clients(daemon.folder)
+        clients.start("live", "follow", url=daemon.url, filter={})
+        clients.start("many", "follow", url=daemon.url, filter=FILTERS["many"], after=0)
+        clients.await_started("live", "many")
+        for p in range(2):
+            options = {"on_full": "block", "buffer_bytes": 1 << 18}
+            told = {"p": p, "count": count, "pace": pace, "options": options}
+            clients.start(f"p{p}", "produce", url=daemon.url, **told)
+        clients.await_started("p0", "p1")
+
+    def progress(self) -> int:
+        """How many events were inserted."""
+        self._clients.check()
+        return self._clients.count("p0") + self._clients.count("p1")
+
+    def check(self) -> None:
+        """Wait for the end of all, and check that all is exact."""
+        clients = self._clients
+        check_accounts({name: clients.result(name) for name in ("p0", "p1")}, self._count)
+        self.daemon.insert_end()
+        for name in ("live", "many"):
+            clients.result(name)
+        rows = self.daemon.rows()
+        check_store(rows, {0: self._count, 1: self._count, END: 1})
+        check_tail("live", clients.got("live"), rows)
+        check_tail("many", clients.got("many"), wanted(FILTERS["many"], rows))
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit(2) makes the disk full")
+def test_full_disk(tmp_path: Path, rng: random.Random, soak: int, tell: Told) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.start()
+    traffic = Traffic(daemon, INSERTS * soak, (0, 0.0))
+    pause = threading.Event()
+    for number in range(1, ROUNDS * soak):
+        goal = 2 * INSERTS * soak * number // (ROUNDS * soak)
+        wait_until(lambda goal=goal: traffic.progress() >= goal, "producers insert")
+        _, hard = resource.prlimit(daemon.child.pid, resource.RLIMIT_FSIZE)
+        size = max(path.stat().st_size for path in tmp_path.glob("store.db*"))
+        resource.prlimit(daemon.child.pid, resource.RLIMIT_FSIZE, (size // 2, hard))
+        wait_until(lambda: daemon.ask("info")["down"], "the disk is full")
+        pause.wait(rng.uniform(0, 0.3))
+        if rng.random() < 0.5:
+            resource.prlimit(daemon.child.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            tell("filled the disk")
+        else:
+            daemon.kill()
+            daemon.start()
+            tell("killed the daemon on a full disk")
+    traffic.check()
+    daemon.stop()
+
+
+def test_clock(tmp_path: Path, rng: random.Random, soak: int, tell: Told) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.start()
+    traffic = Traffic(daemon, INSERTS * soak, (100, 0.01))
+    for number in range(1, JUMPS * soak):
+        goal = 2 * INSERTS * soak * number // (JUMPS * soak)
+        wait_until(lambda goal=goal: traffic.progress() >= goal, "producers insert")
+        jump = rng.choice((-DAY_US, DAY_US, -3_600_000_000, 5_000_000))
+        set_clock(daemon.clock, int(daemon.clock.read_text()) + jump)
+        tell(f"the clock jumped {'back' if jump < 0 else 'forward'}")
+        if rng.random() < 0.3:
+            daemon.kill()
+            daemon.start()
+            tell("killed the daemon after a jump of the clock")
+    traffic.check()
+    check_arrivals(daemon)
+    daemon.stop()
+
+
+def set_clock(path: Path, ahead: int) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(str(ahead))
+    part.rename(path)
+
+
+def check_arrivals(daemon: Daemon) -> None:
+    after, last = 0, 0
+    while True:
+        reply: dict[str, Any] = daemon.ask("replay", after=after, limit=1000)
+        for _, ts, _ in reply["events"]:
+            assert ts >= last
+            last = ts
+        after = reply["upto"]
+        if after == reply["head"]:
+            return
