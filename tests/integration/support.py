@@ -1,11 +1,13 @@
 """What the integration tests share: child processes, and a client made of bare sockets."""
 
 import os
+import signal
 import struct
 import subprocess
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -115,3 +117,19 @@ def wait_until(happened: Callable[[], object], what: str) -> None:
     while not happened():
         if time.monotonic() > until:
             pytest.fail(f"{what}: not within {PATIENCE_S:g} s")
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A process that is there and does nothing."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # kill() returns before every thread of the process stands still.
+        threads = [task / "stat" for task in Path(f"/proc/{pid}/task").glob("*")]
+        wait_until(
+            lambda: all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads),
+            "all of its threads stand still",
+        )
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -1,8 +1,6 @@
 """The client against a real daemon: inserts, queries, and what it says when nobody answers."""
 
 import datetime
-import os
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -32,7 +30,7 @@ from zstream import (
 )
 from zstream.testing import Server, server
 
-from .support import PATIENCE_S, wait_until
+from .support import PATIENCE_S, frozen, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +57,6 @@ def nobody() -> Iterator[str]:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """A process that is there and does nothing."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        # kill() returns before every thread of the process stands still.
-        threads = [task / "stat" for task in Path(f"/proc/{pid}/task").glob("*")]
-        wait_until(
-            lambda: all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads),
-            "all of its threads stand still",
-        )
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 # ---------------------------------------------------------------- inserts
