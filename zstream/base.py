@@ -15,6 +15,7 @@ from zstream.link.thread import Link
 from zstream.options import Options, find_endpoints
 from zstream.outbox import OnFull, Outbox
 from zstream.packing import Default, Packer
+from zstream.patched import check_unpatched
 
 
 class ClientBase:
@@ -32,6 +33,7 @@ class ClientBase:
         tz: tzinfo | None = None,
         on_refused: OnRefused | None = None,
     ) -> None:
+        check_unpatched()
         self._endpoints = find_endpoints(url)
         self.url = self._endpoints.query
         self._options = Options(timeout, buffer_bytes, on_full, spool, default, tz, on_refused)

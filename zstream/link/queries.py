@@ -173,7 +173,10 @@ class QueryChannel:
 
     def _expire(self, now: float, was_connected: bool) -> None:
         for request in self._all():
-            if now < request.until and not request.is_cancelled:
+            # What was sent counts as under way until it is answered, wanted or not: the daemon
+            # counts it too.
+            is_unwanted = request.is_cancelled and request in self._waiting
+            if now < request.until and not is_unwanted:
                 continue
             if request.was_sent:
                 error: Error = TimedOut(f"{request.op}: no answer within {request.timeout:g} s")

@@ -25,6 +25,7 @@ from zstream.link.inserts import InsertChannel, OnRefused
 from zstream.link.queries import QueryChannel, Request
 from zstream.link.sockets import Bell, Port, Sockets, check_libzmq
 from zstream.outbox import Outbox
+from zstream.patched import check_unpatched
 
 #: Seconds to wait for the thread's end once it was told.
 _JOIN_S: Final = 2.0
@@ -163,6 +164,7 @@ class Link:
             raise Closed("the process is ending, and starts no more threads")
 
     def _start(self) -> None:
+        check_unpatched()  # once more: a worker may patch what it was forked with
         with self._start_lock:
             # One step, not a look and a note: a signal handler's insert may come in between, and
             # the lock lets it in.
