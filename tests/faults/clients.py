@@ -12,8 +12,9 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from traffic import END, make_event
 
@@ -53,29 +54,36 @@ def make_client(told: dict[str, Any], **options: Any) -> Client:
 
 
 def produce(told: dict[str, Any]) -> None:
-    """Insert ``count`` events of ``p`` from ``first`` on, and flush.
+    """Insert ``count`` events of ``p`` from ``first`` on, or until there is a file ``stop``; flush.
 
-    ``pace``: after so many events wait so many seconds. ``again``: flush after so many events, and
-    note how long it took, going on whatever it says.
+    ``pace``: after so many events wait so many seconds. ``poison``: one of so many events is dated
+    so far ahead that the daemon refuses it.
     """
     files, pause = Files(told), threading.Event()
     first, every, wait_s = told.get("first", 0), *told.get("pace", (0, 0.0))
-    raised, flushes = 0, 0
-    client = make_client(told)
+    count, stop = told.get("count", sys.maxsize), files.path("stop")
+    raised = flushes = n = 0
+    poison, refused = told.get("poison", sys.maxsize), []
+    client = make_client(told, on_refused=lambda _, error: refused.append(error.count))
+    late = time.time() + 60 * 86_400
     files.begin()
-    for n in range(first, first + told["count"]):
+    for n in range(count):
         while True:
             try:
-                client.insert(make_event(told["p"], n))
+                is_poison = n % poison == poison - 1
+                client.insert(make_event(told["p"], first + n), date=late if is_poison else None)
                 break
             except BufferFull:
                 raised += 1
                 pause.wait(0.001)
         if n % 50 == 0:
             files.count(n)
+            if stop.exists():
+                break
         if every and n % every == 0:
             pause.wait(wait_s)
-    files.count(first + told["count"])
+    count = n + 1
+    files.count(count)
     until = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -88,54 +96,77 @@ def produce(told: dict[str, Any]) -> None:
             print(f"flush {flushes}: {error!r}", flush=True)
     stats = client.stats()
     client.close()
-    files.result(stats=stats, flushes=flushes, raised=raised)
+    files.result(stats=stats, flushes=flushes, raised=raised, count=count, refused=sum(refused))
 
 
 def follow(told: dict[str, Any]) -> None:
-    """Follow ``filter`` until the end is told.
+    """Follow until the end is told: one ``filter``, or several ``filters`` through one client.
 
     ``after``: where to begin; without it from now on. ``resume``: note the cursor with each event
     and go on there when started again. ``slow``: wait so many seconds after so many events.
     ``feed``: bytes that may wait in the client. ``fragile``: end well when the store was lost.
     """
-    files, pause = Files(told), threading.Event()
     if told.get("feed"):
         bound_feed(told["feed"])
-    every, wait_s = told.get("slow", (0, 0.0))
-    path = files.path("got")
-    after = last_cursor(path) if told.get("resume") else None
-    after = told.get("after") if after is None else after
-    with path.open("a", 1 if told.get("resume") else -1) as out, make_client(told) as client:
-        tail = patient(lambda: client.tail(told["filter"], after=after))
-        out.write(f"# from {tail.cursor}\n")
-        out.flush()
-        files.begin()
-        got, ended = 0, None
-        while ended is None:
-            try:
-                event = tail.get(PATIENCE_S)
-            except (CursorLost, Trimmed) as error:
-                if not told.get("fragile"):
-                    raise
-                out.write(f"# {type(error).__name__}\n")
-                ended = type(error).__name__
-                break
-            p, n = event["p"], event["n"]
-            if event != make_event(p, n):
-                raise AssertionError(f"event {event.id} was changed")
-            note = f" {tail.cursor}" if told.get("resume") else ""
-            out.write(f"{event.id} {p} {n}{note}\n")
-            got += 1
-            if got % 50 == 0:
-                files.count(got)
-            if every and got % every == 0:
-                pause.wait(wait_s)
-            if p == END and n == told.get("end", 0):
-                ended = "the end"
-        files.count(got)
-        stats = client.stats()
-        cursor = tail.cursor
-    files.result(stats=stats, got=got, ended=ended, cursor=cursor)
+    with make_client(told) as client:
+        if "filters" not in told:
+            Follower(client, told).run()
+            return
+        each = [
+            Follower(client, {**told, "name": name, "filter": filter})
+            for name, filter in told["filters"].items()
+        ]
+        with ThreadPoolExecutor(len(each)) as pool:
+            for done in [pool.submit(one.run) for one in each]:
+                done.result()
+        Files(told).result()
+
+
+class Follower:
+    """One tail of a client, to its end."""
+
+    def __init__(self, client: Client, told: dict[str, Any]) -> None:
+        self._client, self._told, self._files = client, told, Files(told)
+        self._resumes = bool(told.get("resume"))
+        self._got = 0
+
+    def run(self) -> None:
+        """Write down what comes until the end."""
+        told, path = self._told, self._files.path("got")
+        after = last_cursor(path) if self._resumes else None
+        after = told.get("after") if after is None else after
+        with path.open("a", 1 if self._resumes else -1) as out:
+            tail = patient(lambda: self._client.tail(told["filter"], after=after))
+            out.write(f"# from {tail.cursor}\n")
+            out.flush()
+            self._files.begin()
+            ended = None
+            while ended is None:
+                ended = self._step(tail, out)
+        self._files.count(self._got)
+        stats = self._client.stats()
+        self._files.result(stats=stats, got=self._got, ended=ended, cursor=tail.cursor)
+
+    def _step(self, tail: Any, out: TextIO) -> str | None:
+        told = self._told
+        try:
+            event = tail.get(PATIENCE_S)
+        except (CursorLost, Trimmed) as error:
+            if not told.get("fragile"):
+                raise
+            return type(error).__name__
+        p, n = event["p"], event["n"]
+        if event != make_event(p, n):
+            raise AssertionError(f"event {event.id} was changed")
+        note = f" {tail.cursor}" if self._resumes else ""
+        out.write(f"{event.id} {p} {n}{note}\n")
+        self._got += 1
+        if self._got % 50 == 0:
+            self._files.count(self._got)
+        every, wait_s = told.get("slow", (0, 0.0))
+        if every and self._got % every == 0:
+            threading.Event().wait(wait_s)
+        return "the end" if p == END else None
 
 
 def adopt(told: dict[str, Any]) -> None:

@@ -247,6 +247,10 @@ class Clients:
             return int((self.folder / f"{name}.count").read_text())
         return 0
 
+    def stop(self, name: str) -> None:
+        """Tell a producer that it is enough."""
+        (self.folder / f"{name}.stop").touch()
+
     def result(self, name: str, timeout: float = PATIENCE_S) -> dict[str, Any]:
         """Wait for its good end; what it says of itself."""
         self.running.pop(name).wait_well(timeout)

@@ -13,56 +13,66 @@ from .running import Clients, Daemon, wait_until
 from .test_kill import check_accounts
 from .traffic import END, FILTERS, check_store, check_tail, wanted
 
-INSERTS: Final = 6_000
 ROUNDS: Final = 4
 JUMPS: Final = 6
+#: Events between two faults.
+SHARE: Final = 2_000
 DAY_US: Final = 86_400_000_000
 
 Told = Callable[[str], None]
 
 
 class Traffic:
-    """Two producers and two followers of a daemon."""
+    """Two producers and two followers of a daemon, until they are checked."""
 
-    def __init__(self, daemon: Daemon, count: int, pace: tuple[int, float]) -> None:
-        self.daemon, self._count = daemon, count
+    def __init__(self, daemon: Daemon, rng: random.Random) -> None:
+        self.daemon = daemon
         self._clients = clients = Clients(daemon.folder)
         clients.start("live", "follow", url=daemon.url, filter={})
         clients.start("many", "follow", url=daemon.url, filter=FILTERS["many"], after=0)
         clients.await_started("live", "many")
         for p in range(2):
             options = {"on_full": "block", "buffer_bytes": 1 << 18}
-            told = {"p": p, "count": count, "pace": pace, "options": options}
-            clients.start(f"p{p}", "produce", url=daemon.url, **told)
+            pace = rng.choice(((100, 0.01), (10, 0.005)))
+            clients.start(f"p{p}", "produce", url=daemon.url, p=p, pace=pace, options=options)
         clients.await_started("p0", "p1")
+        self._goal = 0
 
-    def progress(self) -> int:
-        """How many events were inserted."""
-        self._clients.check()
-        return self._clients.count("p0") + self._clients.count("p1")
+    def go_on(self) -> None:
+        """Wait until some more was inserted."""
+        self._goal += SHARE
 
-    def check(self) -> None:
-        """Wait for the end of all, and check that all is exact."""
+        def is_there() -> bool:
+            self._clients.check()
+            return self._clients.count("p0") + self._clients.count("p1") >= self._goal
+
+        wait_until(is_there, "producers insert")
+
+    def check(self) -> int:
+        """Wait for the end of all, and check that all is exact; how much was inserted."""
         clients = self._clients
-        check_accounts({name: clients.result(name) for name in ("p0", "p1")}, self._count)
+        for p in range(2):
+            clients.stop(f"p{p}")
+        results = [clients.result(f"p{p}") for p in range(2)]
+        check_accounts(results)
         self.daemon.insert_end()
         for name in ("live", "many"):
             clients.result(name)
         rows = self.daemon.rows()
-        check_store(rows, {0: self._count, 1: self._count, END: 1})
+        check_store(rows, {0: range(results[0]["count"]), 1: range(results[1]["count"]), END: [0]})
         check_tail("live", clients.got("live"), rows)
         check_tail("many", clients.got("many"), wanted(FILTERS["many"], rows))
+        return len(rows)
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit(2) makes the disk full")
 def test_full_disk(tmp_path: Path, rng: random.Random, soak: int, tell: Told) -> None:
     daemon = Daemon(tmp_path)
     daemon.start()
-    traffic = Traffic(daemon, INSERTS * soak, (0, 0.0))
+    traffic = Traffic(daemon, rng)
     pause = threading.Event()
-    for number in range(1, ROUNDS * soak):
-        goal = 2 * INSERTS * soak * number // (ROUNDS * soak)
-        wait_until(lambda goal=goal: traffic.progress() >= goal, "producers insert")
+    for _ in range(ROUNDS * soak):
+        traffic.go_on()
         _, hard = resource.prlimit(daemon.child.pid, resource.RLIMIT_FSIZE)
         size = max(path.stat().st_size for path in tmp_path.glob("store.db*"))
         resource.prlimit(daemon.child.pid, resource.RLIMIT_FSIZE, (size // 2, hard))
@@ -82,10 +92,9 @@ def test_full_disk(tmp_path: Path, rng: random.Random, soak: int, tell: Told) ->
 def test_clock(tmp_path: Path, rng: random.Random, soak: int, tell: Told) -> None:
     daemon = Daemon(tmp_path)
     daemon.start()
-    traffic = Traffic(daemon, INSERTS * soak, (100, 0.01))
-    for number in range(1, JUMPS * soak):
-        goal = 2 * INSERTS * soak * number // (JUMPS * soak)
-        wait_until(lambda goal=goal: traffic.progress() >= goal, "producers insert")
+    traffic = Traffic(daemon, rng)
+    for _ in range(JUMPS * soak):
+        traffic.go_on()
         jump = rng.choice((-DAY_US, DAY_US, -3_600_000_000, 5_000_000))
         set_clock(daemon.clock, int(daemon.clock.read_text()) + jump)
         tell(f"the clock jumped {'back' if jump < 0 else 'forward'}")

@@ -22,7 +22,8 @@ from zstream import Client, CursorLost, Trimmed
 from .running import PATIENCE_S, Clients, Daemon, wait_until
 from .traffic import FILTERS, Row, check_numbers, check_tail, make_event, wanted
 
-INSERTS: Final = 9_000
+#: Inserts of each producer until a copy is taken, and about as many until it is put back.
+SHARE: Final = 1_500
 PRODUCERS: Final = ("memory", "spool")
 #: Name, filter, options of a follower.
 FOLLOWERS: Final = (
@@ -94,14 +95,14 @@ def replace(folder: Path, way: str, rng: random.Random) -> None:
     daemon.start()
     start(clients, daemon, rng)
     progress = waiter(clients)
-    progress(INSERTS // 6)
+    progress(SHARE)
     copy = Copy(daemon, way)
     if rng.random() < 0.7:  # some way behind, so that what it has seen is in the copy
         clients.running["stopped"].send(signal.SIGSTOP)
         pause.wait(rng.uniform(0, 0.2))
     clients.kill("killed")
     copy.take()
-    progress(INSERTS // 2 + rng.randrange(INSERTS // 4))
+    progress(SHARE * 2 + rng.randrange(SHARE))
     rng.choice((daemon.kill, daemon.stop))()
     old = rows_of(daemon.store, folder / "old")
     copy.put_back()
@@ -110,15 +111,18 @@ def replace(folder: Path, way: str, rng: random.Random) -> None:
     clients.again("killed")
     pause.wait(rng.uniform(0, 0.3))
     clients.running["stopped"].send(signal.SIGCONT)
-    results = {name: clients.result(name) for name in PRODUCERS}
-    assert [result["stats"]["lost"] for result in results.values()] == [0, 0]
+    progress(SHARE * 4)
+    for name in PRODUCERS:
+        clients.stop(name)
+    results = [clients.result(name) for name in PRODUCERS]
+    assert [result["stats"]["lost"] for result in results] == [0, 0]
     daemon.insert_end()
     ended = {name: clients.result(name)["ended"] for name, _, _ in FOLLOWERS}
     rows = daemon.rows()
     daemon.stop()
     assert rows[: len(kept)] == kept
-    for p in range(len(PRODUCERS)):
-        check_producer(p, kept, old, rows)
+    for p, result in enumerate(results):
+        check_producer(p, result["count"], kept, old, rows)
     for name, filter, _ in FOLLOWERS:
         check_follower(
             name, clients.got(name), ended[name], wanted(filter, old), wanted(filter, rows)
@@ -134,7 +138,7 @@ def start(clients: Clients, daemon: Daemon, rng: random.Random) -> None:
     for p, name in enumerate(PRODUCERS):
         options = {"spool": str(clients.folder / "spool")} if name == "spool" else {}
         pace = rng.choice(((10, 0.005), (100, 0.05)))
-        told = {"p": p, "count": INSERTS, "pace": pace, "options": options}
+        told = {"p": p, "pace": pace, "options": options}
         clients.start(name, "produce", url=daemon.url, **told)
     clients.await_started(*PRODUCERS)
 
@@ -150,15 +154,15 @@ def waiter(clients: Clients) -> Callable[[int], None]:
     return wait
 
 
-def check_producer(p: int, kept: list[Row], old: list[Row], rows: list[Row]) -> None:
+def check_producer(p: int, count: int, kept: list[Row], old: list[Row], rows: list[Row]) -> None:
     """What the copy had, and from some event on all that the replaced store had, and the rest."""
     before, had, now = ([n for _, q, n in each if q == p] for each in (kept, old, rows))
     check_numbers(f"of {p}, in the copy", before, range(len(before)))
     check_numbers(f"of {p}, before", had, range(len(had)))
     after = now[len(before) :]
-    first = after[0] if after else INSERTS
+    first = after[0] if after else count
     assert len(before) <= first <= len(had), f"{p}: {len(before)}, {first}, {len(had)}"
-    check_numbers(f"of {p}, later", after, range(first, INSERTS))
+    check_numbers(f"of {p}, later", after, range(first, count))
 
 
 def check_follower(name: str, got: list[Row], ended: str, old: list[Row], now: list[Row]) -> None:
