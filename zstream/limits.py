@@ -33,6 +33,8 @@ MAX_FRAME_BYTES: Final = 4 << 20
 MAX_SUBSCRIPTION_BYTES: Final = 64 << 10
 #: Bytes of a filter that is subscribed to as text.
 MAX_TOPIC_BYTES: Final = 4 << 10
+#: Bytes of a filter, as text, that is registered and followed by its name.
+MAX_REGISTERED_BYTES: Final = 1 << 20
 #: Bytes of a publication's body, unless one event is larger.
 PUBLICATION_BYTES: Final = 64 << 10
 #: Identifiers and timestamps stay below 2^53, so that every language can hold them.
@@ -44,3 +46,6 @@ COUNTER_BITS: Final = 46
 MAX_NODE: Final = 127
 #: How far ahead of the daemon's clock a date may be, in microseconds (24 h).
 MAX_AHEAD_US: Final = 24 * 3600 * 1_000_000
+#: A spool's lane that reached the daemon last so long ago, in microseconds (14 d), is not sent by
+#: itself: the daemon may have forgotten which of its batches it has (``producer_keep``).
+MAX_SILENCE_US: Final = 14 * 24 * 3600 * 1_000_000

@@ -1,0 +1,1 @@
+"""The spool: inserts in files of SQLite until the daemon has stored them."""
