@@ -27,6 +27,7 @@ from zstreamd.follow import Followers
 from zstreamd.inbox import Inbox, Item, costs
 from zstreamd.producers import Producers
 from zstreamd.receive import Receiver
+from zstreamd.registrations import Registrations
 from zstreamd.rejects import Rejects
 from zstreamd.transaction import Transaction
 from zstreamd.validate import Validator
@@ -122,7 +123,7 @@ def validation(frames: Sequence[bytes]) -> None:
     bare, whole = Validator([]), Validator(KEYS)
 
     def assemble(some: list[bytes]) -> None:
-        transaction = Transaction(whole, Producers({}), Rejects(None), NOW)
+        transaction = Transaction(whole, Producers({}), Registrations({}, 0), Rejects(None), NOW)
         transaction.add(some)
         transaction.batch(1, NOW)
 
@@ -140,7 +141,9 @@ def batches(frames: Sequence[bytes]) -> Iterator[Batch]:
     validator, first = Validator(KEYS), 1
     for place, some in enumerate(pieces(frames, COMMIT)):
         arrival = NOW + place * 10_000
-        transaction = Transaction(validator, Producers({}), Rejects(None), arrival + MAX_AHEAD_US)
+        transaction = Transaction(
+            validator, Producers({}), Registrations({}, 0), Rejects(None), arrival + MAX_AHEAD_US
+        )
         transaction.add(some)
         yield transaction.batch(first, arrival)
         first += len(some)
@@ -188,7 +191,7 @@ def publication(frames: Sequence[bytes]) -> None:
     }
     made = list(batches(frames))
     for who, filters in followers.items():
-        told = Followers(KEYS, 0, 1, 0, {}, 10_000)
+        told = Followers(KEYS, 0, 1, 0, {}, {}, 10_000)
         for filter in filters:
             told.subscribe(topics.encode(filter), 0.0, NOW)
         began = time.thread_time()

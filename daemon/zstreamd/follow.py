@@ -8,42 +8,30 @@ message before it on that topic.
 import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress, count
 from typing import Final
+from zlib import crc32
 
 from zstream import topics, wire
-from zstream.backends.base import Batch, Producer
+from zstream.backends.base import Batch, Producer, Registration
 from zstream.errors import BadFilter, Busy, Error
-from zstream.keys import Filter, Value, normalize
+from zstream.keys import Filter, normalize
 from zstream.limits import PUBLICATION_BYTES
 from zstream.wire import ACK, BEAT, BYE, DATA, ERR, HELLO, Header
+from zstreamd.matching import Index, Topic
 
 #: Seconds from a topic's last message to its first beat, and from beat to beat.
 FIRST_BEAT_S: Final = 0.5
 BEAT_S: Final = 5.0
 #: Hellos of one topic are at least so many seconds apart.
 HELLO_S: Final = 0.05
+#: Messages of one tick at the most: what else is due waits for the next one.
+_TICK: Final = 500
 
 _PRODUCER = re.compile(rb"@[0-9a-f]{32}")
 _REGISTERED = re.compile(rb"#[0-9a-f]{32}")
 _EMPTY: Final = wire.pack({})
 
 Message = list[bytes]
-
-
-class Topic:
-    """One live filter and where its chain stands."""
-
-    __slots__ = ("due", "entry", "greet", "greeted", "last", "name", "others")
-
-    def __init__(self, name: bytes, head: int) -> None:
-        self.name = name
-        self.last = head
-        self.greeted = float("-inf")
-        self.greet = True
-        self.due = self.entry = float("inf")
-        #: What must match beside the key that the topic is indexed under.
-        self.others: tuple[tuple[int, frozenset[str]], ...] = ()
 
 
 class Followers:
@@ -54,23 +42,24 @@ class Followers:
         node, run: What the headers say.
         head: The last id committed.
         producers: The known producers, read when one asks for its confirmations.
+        registrations: The registered filters, read when one is subscribed to.
         max_filters: How many topics may be live.
     """
 
     def __init__(
         self, keys: Sequence[str], node: int, run: int, head: int,
-        producers: Mapping[bytes, Producer], max_filters: int,
+        producers: Mapping[bytes, Producer], registrations: Mapping[bytes, Registration],
+        max_filters: int,
     ) -> None:  # fmt: skip
         self._keys = keys
         self._node, self._run, self._head = node, run, head
-        self._producers = producers
+        self._producers, self._registrations = producers, registrations
         self._max = max_filters
         self._topics: dict[bytes, Topic] = {}
-        self._filters: dict[bytes, Filter] = {}
+        self._index = Index(len(keys))
         self._confirmed: set[bytes] = set()
-        self._everything: dict[bytes, Topic] = {}
-        #: For each key: index value -> the topics that wait for it.
-        self._index: list[dict[str, dict[bytes, Topic]]] = [{} for _ in keys]
+        #: Names that are subscribed to and that no filter is registered under.
+        self._waiting: set[bytes] = set()
         self._due: list[tuple[float, bytes]] = []
 
     @property
@@ -82,6 +71,10 @@ class Followers:
     def confirmed(self) -> int:
         """How many producers listen for confirmations."""
         return len(self._confirmed)
+
+    def registered(self) -> list[bytes]:
+        """The hashes of the registered filters that are live."""
+        return [topics.hash_of(name) for name in self._topics if name[:1] == b"#"]
 
     # ------------------------------------------------------------ subscriptions
 
@@ -103,40 +96,40 @@ class Followers:
         self._schedule(topic, max(now_s, topic.greeted + HELLO_S))
         return self.tick(now_s, ts)
 
+    def activate(self, name: bytes, now_s: float, ts: int) -> list[Message]:
+        """A filter was registered under this name: greet who has subscribed to it already."""
+        return self.subscribe(name, now_s, ts) if name in self._waiting else []
+
     def unsubscribe(self, name: bytes) -> None:
         """The last follower of a topic left."""
         self._confirmed.discard(name)
-        if self._topics.pop(name, None) is None:
-            return
-        self._everything.pop(name, None)
-        for place, texts in self._filters.pop(name)[:1]:
-            for text in texts:
-                waiting = self._index[place].get(text, {})
-                waiting.pop(name, None)
-                if not waiting:
-                    self._index[place].pop(text, None)
+        self._waiting.discard(name)
+        topic = self._topics.pop(name, None)
+        if topic is not None:
+            self._index.remove(topic)
 
     def _enter(self, name: bytes) -> Topic:
         if _REGISTERED.fullmatch(name):
-            raise BadFilter("no filter is registered under this name")
-        filter = normalize(topics.decode(name), self._keys)
+            filter = self._registered(name)
+        else:
+            filter = normalize(topics.decode(name), self._keys)
         if len(self._topics) >= self._max:
             raise Busy(f"{self._max} filters are live already; no more are taken", retry_s=5)
-        # Indexed under its most telling key: the one under whose values the fewest others wait.
-        filter = tuple(sorted(filter, key=self._crowd))
-        topic = self._topics[name] = Topic(name, self._head)
-        self._filters[name] = filter
-        if not filter:
-            self._everything[name] = topic
-        topic.others = tuple((place, frozenset(texts)) for place, texts in filter[1:])
-        for place, texts in filter[:1]:
-            for text in texts:
-                self._index[place].setdefault(text, {})[name] = topic
+        self._waiting.discard(name)
+        phase = crc32(name) / (1 << 32) * BEAT_S
+        topic = self._topics[name] = Topic(name, self._head, phase)
+        self._index.add(topic, filter)
         return topic
 
-    def _crowd(self, term: tuple[int, tuple[str, ...]]) -> int:
-        place, texts = term
-        return sum(len(self._index[place].get(text, ())) + 1 for text in texts)
+    def _registered(self, name: bytes) -> Filter:
+        known = self._registrations.get(topics.hash_of(name))
+        if known is None:
+            if len(self._waiting) < self._max:
+                self._waiting.add(name)
+            raise BadFilter(
+                "no filter is registered under this name: register it by the operation 'filter'"
+            )
+        return normalize(topics.read(known.text), self._keys)
 
     # ------------------------------------------------------------ commits
 
@@ -145,50 +138,39 @@ class Followers:
         self._head = batch.first + len(batch.bodies) - 1
         messages: list[Message] = []
         entries: dict[int, bytes] = {}
-        for name, rows in self._concerned(batch.columns, len(batch.bodies)).items():
-            topic = self._topics[name]
-            messages += self._data(topic, batch, rows, entries, ts)
+        for topic, rows in self._index.concerned(batch.columns, len(batch.bodies)):
+            for row in rows:
+                if row not in entries:
+                    entries[row] = wire.pack_entry(
+                        batch.first + row, batch.ts[row], batch.bodies[row]
+                    )
+            messages += self._data(topic, batch.first, rows, entries, ts)
             if not topic.greet:
                 self._schedule(topic, now_s + FIRST_BEAT_S)
         return messages
 
-    def _concerned(self, columns: Sequence[Sequence[Value]], size: int) -> dict[bytes, list[int]]:
-        concerned = {name: list(range(size)) for name in self._everything}
-        for index, column in zip(self._index, columns, strict=True):
-            if not index:
-                continue
-            for row, texts in _rows_with(index, column):
-                for text in texts:
-                    for name, topic in index.get(text, {}).items():
-                        if not topic.others or _others_match(topic.others, columns, row):
-                            rows = concerned.setdefault(name, [])
-                            if not rows or rows[-1] != row:
-                                rows.append(row)
-        return concerned
-
     def _data(
-        self, topic: Topic, batch: Batch, rows: Sequence[int], entries: dict[int, bytes], ts: int
+        self, topic: Topic, first: int, rows: Sequence[int], entries: Mapping[int, bytes], ts: int
     ) -> Iterator[Message]:
-        part: list[bytes] = []
-        size = 0
-        for place, row in enumerate(rows):
-            entry = entries.get(row)
-            if entry is None:
-                entry = wire.pack_entry(batch.first + row, batch.ts[row], batch.bodies[row])
-                entries[row] = entry
-            if part and size + len(entry) > PUBLICATION_BYTES:
-                yield self._say(topic, DATA, batch.first + rows[place - 1], ts, _array(part))
-                part, size = [], 0
-            part.append(entry)
+        packed = [entries[row] for row in rows]
+        if sum(map(len, packed)) <= PUBLICATION_BYTES:
+            yield self._say(topic, DATA, self._head, ts, _array(packed))
+            return
+        begin = size = 0
+        for place, entry in enumerate(packed):
+            if place > begin and size + len(entry) > PUBLICATION_BYTES:
+                upto = first + rows[place - 1]
+                yield self._say(topic, DATA, upto, ts, _array(packed[begin:place]))
+                begin, size = place, 0
             size += len(entry)
-        yield self._say(topic, DATA, self._head, ts, _array(part))
+        yield self._say(topic, DATA, self._head, ts, _array(packed[begin:]))
 
     # ------------------------------------------------------------ time
 
     def tick(self, now_s: float, ts: int) -> list[Message]:
-        """What is due by now: hellos and beats."""
-        messages = []
-        while self._due and self._due[0][0] <= now_s:
+        """What is due by now: hellos and beats; not too many at once."""
+        messages: list[Message] = []
+        while self._due and self._due[0][0] <= now_s and len(messages) < _TICK:
             due, name = heapq.heappop(self._due)
             topic = self._topics.get(name)
             if topic is None or topic.entry != due:
@@ -202,7 +184,8 @@ class Followers:
                 self._schedule(topic, now_s + FIRST_BEAT_S)
             else:
                 messages.append(self._say(topic, BEAT, self._head, ts, _EMPTY))
-                self._schedule(topic, now_s + BEAT_S)
+                # Each at its own time, so that thousands do not beat at once.
+                self._schedule(topic, now_s + BEAT_S - (now_s - topic.phase) % BEAT_S)
         return messages
 
     def wait_s(self, now_s: float) -> float | None:
@@ -256,30 +239,3 @@ class Followers:
 
 def _array(entries: list[bytes]) -> bytes:
     return wire.array_header(len(entries)) + b"".join(entries)
-
-
-def _rows_with(
-    index: Mapping[str, object], column: Sequence[Value]
-) -> Iterator[tuple[int, Sequence[str]]]:
-    if tuple not in set(map(type, column)):
-        for row in compress(count(), map(index.__contains__, column)):
-            yield row, (column[row],)  # type: ignore[misc]  # what is in the index is text
-        return
-    for row, value in enumerate(column):
-        if isinstance(value, tuple):
-            yield row, [text for text in value if text in index]
-        elif value is not None and value in index:
-            yield row, (value,)
-
-
-def _others_match(
-    others: tuple[tuple[int, frozenset[str]], ...], columns: Sequence[Sequence[Value]], row: int
-) -> bool:
-    for place, texts in others:
-        value = columns[place][row]
-        if type(value) is tuple:
-            if texts.isdisjoint(value):
-                return False
-        elif value not in texts:
-            return False
-    return True

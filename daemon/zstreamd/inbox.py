@@ -37,6 +37,14 @@ class Trim(NamedTuple):
     reply: Callable[[tuple[int, int] | Error], None]
 
 
+class Register(NamedTuple):
+    """A filter to be followed by its hash; the reply is None, or why not."""
+
+    name: bytes
+    text: str
+    reply: Callable[[Error | None], None]
+
+
 class Malformed(NamedTuple):
     """A message that is no insert at all."""
 
@@ -52,7 +60,7 @@ class Subscription(NamedTuple):
 
 
 #: Bytes are one raw frame, fire and forget: the most frequent item is the cheapest.
-Item = bytes | Numbered | Call | Malformed | Subscription | Trim
+Item = bytes | Numbered | Call | Malformed | Subscription | Trim | Register
 
 
 class Inbox:
@@ -129,6 +137,8 @@ def cost(item: Item) -> int:
         return len(item.topic) + _EVENT_BYTES
     if isinstance(item, Trim):
         return _EVENT_BYTES
+    if isinstance(item, Register):
+        return len(item.text) + _EVENT_BYTES
     assert not isinstance(item, bytes)
     return len(item.frame) + _EVENT_BYTES * (elements(item.frame) or 1)
 

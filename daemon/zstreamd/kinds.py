@@ -16,6 +16,7 @@ _SIZE = re.compile(r"(\d{1,15}) ?(?:([KMGT])(?:iB)?|B)?", re.ASCII | re.IGNORECA
 _BITS = {"T": 40, "G": 30, "M": 20, "K": 10}
 _COUNT = re.compile(r"(\d+(?:_\d+)*) ?events?", re.ASCII)
 _FOREVER = "forever"
+_LEAST_LONG_US = 15 * 24 * 3600 * 1_000_000
 _SWITCHES = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False,
@@ -173,6 +174,13 @@ def _keep_part(text: str) -> tuple[str, int | None]:
     return "events" if count else "age_us", number
 
 
+def _long(value: str | Keep) -> Keep:
+    keep = _keep(value)
+    if keep.events is not None or (keep.age_us is not None and keep.age_us < _LEAST_LONG_US):
+        raise ConfigError(f"{str(value)[:60]!r} is no age of 15d or more, nor forever")
+    return keep
+
+
 def _switch(value: bool | str) -> bool:
     wanted = value if isinstance(value, bool) else _SWITCHES.get(value.lower())
     if wanted is None:
@@ -189,4 +197,5 @@ PATH: Final = Kind("PATH", (str,), _text)
 NAMES: Final = Kind("NAMES", (str, list), _names, lambda value: json.dumps(list(value)))
 ENDPOINT: Final = Kind("ENDPOINT", (str,), _endpoint)
 KEEP: Final = Kind("AGE|COUNT", (str,), _keep, lambda value: json.dumps(str(value)))
+LONG: Final = Kind("AGE", (str,), _long, lambda value: json.dumps(str(value)))
 SWITCH: Final = Kind("true|false", (bool,), _switch)

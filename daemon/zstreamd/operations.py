@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zstream import wire
+from zstream import times, topics, wire
 from zstream.backends.base import Backend, Head, Position, Producer, Query
 from zstream.cursor import Cursor, Token, parse_cursor, parse_token
 from zstream.errors import BadRequest, CursorLost, Error, TooLarge, Trimmed, Unavailable
 from zstream.keys import Filter, normalize
 from zstream.limits import MAX_END, MAX_INTEGER, PAGE_EVENTS
-from zstreamd.inbox import Call, Inbox, Item, Trim, cost
+from zstreamd.inbox import Call, Inbox, Item, Register, Trim, cost
 from zstreamd.writer import Writer
 
 
@@ -55,7 +55,7 @@ class Operations:
         """Run an operation; an Error says what is wrong with the request."""
         method = self._table.get(op)
         if method is None:
-            known = ", ".join([*self._table, "insert", "trim"])
+            known = ", ".join([*self._table, "insert", "trim", "filter"])
             raise BadRequest(f"unknown op {op[:60]!r}; known are: {known}")
         return self._complete(method(request))
 
@@ -89,6 +89,19 @@ class Operations:
         else:
             floor = self._backend.arrived(_integer(request, "before", 0, 0, MAX_INTEGER))
         self._hand_over(Trim(floor, reply))
+
+    def register(self, request: dict[str, Any], done: Callable[[Reply | Error], None]) -> None:
+        """Have the writer note a filter; ``done`` is called once it can be followed, or not."""
+        if "filter" not in request:
+            raise BadRequest("filter wants 'filter', a map")
+        text = topics.canonical(self._filter(request), self._opened.keys)
+        name = topics.name_of(text)
+
+        def reply(error: Error | None) -> None:
+            topic = topics.of_registered(name).decode()
+            done(self._complete(Reply({"topic": topic})) if error is None else error)
+
+        self._hand_over(Register(name, text, reply))
 
     def _hand_over(self, item: Item) -> None:
         if self._writer.down is not None:
@@ -192,6 +205,7 @@ class Operations:
         id = request.get("producer")
         if not isinstance(id, bytes) or len(id) != 16:
             raise BadRequest("watermark wants 'producer', 16 bytes")
+        self._writer.producers.hear(id, times.now())
         row = self._writer.producers.stored.get(id, Producer(id, 0, 0, 0, b"\x90", 0))
         return Reply(
             {"epoch": row.epoch, "last": row.last, "refused": row.refused},

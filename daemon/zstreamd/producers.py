@@ -1,12 +1,13 @@
 """The daemon's side of numbered batches: go-back-N with one row a producer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from zstream import wire
 from zstream.backends.base import Producer
 from zstream.limits import PROBE_N
 from zstream.wire import BatchHeader
+from zstreamd.rows import Rows
 from zstreamd.validate import Refusal
 
 #: How many of a producer's refusals are kept; all are counted.
@@ -17,17 +18,11 @@ Verdict = Literal["next", "again", "gap", "fenced"]
 _UNKNOWN: Final = Producer(b"", 0, 0, 0, b"\x90", 0)
 
 
-class Producers:
+class Producers(Rows[Producer]):
     """What is known of the producers, with the changes of the transaction that is being made.
 
-    Args:
-        known: The rows of the store. They change here only by ``commit``, once the store has
-            them, so that a confirmation never says more than what is on disk.
+    A confirmation never says more than what is on disk.
     """
-
-    def __init__(self, known: Mapping[bytes, Producer]) -> None:
-        self.stored = dict(known)
-        self._changed: dict[bytes, Producer] = {}
 
     def get(self, id: bytes) -> Producer:
         """A producer's row as the transaction will leave it."""
@@ -40,6 +35,7 @@ class Producers:
         gap; of the same epoch it leaves no trace.
         """
         row = self.get(header.producer)
+        self.hear(header.producer, now)
         if header.epoch < row.epoch:
             return "fenced"
         if header.epoch > row.epoch:
@@ -67,14 +63,3 @@ class Producers:
             packed,
             now,
         )
-
-    def changes(self) -> list[Producer]:
-        """The rows that the transaction writes."""
-        return list(self._changed.values())
-
-    def commit(self) -> list[Producer]:
-        """The store has them: make them known; returns what changed."""
-        changed = list(self._changed.values())
-        self.stored.update(self._changed)
-        self._changed.clear()
-        return changed

@@ -94,6 +94,9 @@ class QueryPool:
             if head.op == "trim":
                 self._operations.trim(fields(head), _on_stored(id, request.answer))
                 return
+            if head.op == "filter":
+                self._operations.register(fields(head), _on_stored(id, request.answer))
+                return
             reply = self._operations.run(head.op, fields(head))
             answer = wire.encode_reply(_with_id(reply.fields, id), reply.packed)
         except BackendError as error:

@@ -90,7 +90,7 @@ class Server:
         self._writer = Writer(
             backend, self.head, self._inbox, self._outbox, Rejects(settings.reject_path),
             commit_events=settings.commit_events, max_filters=settings.max_filters,
-            keep=settings.keep, on_end=self.stop,
+            keep=settings.keep, producer_keep=settings.producer_keep, on_end=self.stop,
         )  # fmt: skip
         operations = Operations(backend, self.head, self._writer, self._inbox, self._about)
         self._pool = QueryPool(operations, settings.query_threads)

@@ -16,7 +16,20 @@ from typing import Any, Final
 
 from zstream.endpoints import DEFAULT_QUERY, Endpoints, derive, is_local
 from zstream.errors import ConfigError
-from zstreamd.kinds import ENDPOINT, KEEP, NAMES, PATH, SWITCH, URL, Keep, Kind, choice, size, whole
+from zstreamd.kinds import (
+    ENDPOINT,
+    KEEP,
+    LONG,
+    NAMES,
+    PATH,
+    SWITCH,
+    URL,
+    Keep,
+    Kind,
+    choice,
+    size,
+    whole,
+)
 
 #: What the name of every environment variable begins with.
 PREFIX: Final = "ZSTREAMD_"
@@ -54,6 +67,12 @@ class Settings:
         None, KEEP, unset="forever",
         help="How much is kept: an age since arrival, as 30d or 12h, a number of events, as "
         "1_000_000 events, or both with a comma. What is older is forgotten for good.",
+    )  # fmt: skip
+    producer_keep: Keep = _setting(  # noqa: RUF009  # a field, as the others
+        Keep(30 * 24 * 3600 * 1_000_000, text="30d"), LONG,
+        help="For how long a producer of numbered batches is remembered that is not heard of: 15d "
+        "or more, or forever. Whoever comes back later begins anew, and what was confirmed to "
+        "nobody is stored twice.",
     )  # fmt: skip
     listen: str = _setting(
         DEFAULT_QUERY, ENDPOINT,

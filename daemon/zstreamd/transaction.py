@@ -6,9 +6,10 @@ from zlib import crc32
 
 from zstream import wire
 from zstream.backends.base import Batch
-from zstream.errors import DecodeError, Error, EventError, VersionMismatch
-from zstreamd.inbox import Call, Item, Malformed, Numbered, Subscription, Trim
+from zstream.errors import Busy, DecodeError, Error, EventError, VersionMismatch
+from zstreamd.inbox import Call, Item, Malformed, Numbered, Register, Subscription, Trim
 from zstreamd.producers import Producers
+from zstreamd.registrations import Registrations
 from zstreamd.rejects import Rejects
 from zstreamd.validate import Admitted, Refusal, Validator, elements
 
@@ -26,20 +27,26 @@ class Transaction:
         subscriptions: To be taken after the commit, in their order.
         trims: What is to be forgotten after the commit.
         calls: Who waits for the ids of which events, by place in the batch.
+        registered: Filters that are registered now.
         answers: Who is told of an error.
         confirm: Producers whose last batch is to be confirmed.
         nacks: Batches that were not taken: producer, number, code, text.
         received, refused, duplicates, nacked: Events, counted as the daemon counts them.
     """
 
-    def __init__(self, validator: Validator, producers: Producers, rejects: Rejects, now: int):
-        self._validator, self._producers, self._rejects = validator, producers, rejects
+    def __init__(
+        self, validator: Validator, producers: Producers, registrations: Registrations,
+        rejects: Rejects, now: int,
+    ) -> None:  # fmt: skip
+        self._validator, self._rejects = validator, rejects
+        self._producers, self._registrations = producers, registrations
         self._now = now
         self._admitted = validator.nothing()
         self.subscriptions: list[Subscription] = []
         self.trims: list[Trim] = []
         self.calls: list[tuple[Reply, int, int]] = []
-        self.answers: list[tuple[Reply, Error]] = []
+        self.registered: list[Register] = []
+        self.answers: list[tuple[Callable[[Error], None], Error]] = []
         self.confirm: set[bytes] = set()
         self.nacks: list[tuple[bytes, int, str, str]] = []
         self.received = self.refused = self.duplicates = self.nacked = 0
@@ -75,6 +82,8 @@ class Transaction:
                 self.subscriptions.append(item)
             elif isinstance(item, Trim):
                 self.trims.append(item)
+            elif isinstance(item, Register):
+                self._register(item)
             elif isinstance(item, Malformed):
                 self._reject(item.error, item.frame)
         if raw:
@@ -92,6 +101,7 @@ class Transaction:
             columns=admitted.columns,
             arrival=arrival,
             producers=self._producers.changes(),
+            filters=self._registrations.changes(),
         )
 
     def _admit(self, frames: Sequence[bytes]) -> None:
@@ -138,6 +148,14 @@ class Transaction:
     def _bad_batch(self, item: Numbered, header: wire.BatchHeader, why: str) -> None:
         self._reject(DecodeError(f"a numbered batch: {why}"), item.header + item.frame)
         self.nacks.append((header.producer, header.n, "bad_batch", why))
+
+    def _register(self, item: Register) -> None:
+        try:
+            self._registrations.register(item.name, item.text, self._now)
+        except Busy as error:
+            self.answers.append((item.reply, error))
+        else:
+            self.registered.append(item)
 
     def _call(self, item: Call) -> None:
         if elements(item.frame) is None:

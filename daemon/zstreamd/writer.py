@@ -11,14 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from zstream import times
+from zstream import times, topics
 from zstream.backends.base import Backend, Batch, Head
 from zstream.errors import BackendError, BackendUnavailable, Unavailable
+from zstreamd.expiry import Expiry
 from zstreamd.follow import Followers
 from zstreamd.inbox import Inbox, Item
 from zstreamd.kinds import Keep
 from zstreamd.outbox import Outbox
 from zstreamd.producers import Producers
+from zstreamd.registrations import Registrations
 from zstreamd.rejects import Rejects
 from zstreamd.retention import Retention
 from zstreamd.transaction import Transaction
@@ -67,6 +69,7 @@ class Writer(threading.Thread):
         commit_events: The most messages that one transaction takes.
         max_filters: How many filters may be live.
         keep: What is to be kept; None is all.
+        producer_keep: For how long a producer is kept that is not heard of.
         on_end: Called when the thread ends, for whatever reason.
 
     Attributes:
@@ -78,7 +81,8 @@ class Writer(threading.Thread):
 
     def __init__(
         self, backend: Backend, head: Head, inbox: Inbox, outbox: Outbox, rejects: Rejects,
-        *, commit_events: int, max_filters: int, keep: Keep | None, on_end: Callable[[], None],
+        *, commit_events: int, max_filters: int, keep: Keep | None, producer_keep: Keep,
+        on_end: Callable[[], None],
     ) -> None:  # fmt: skip
         super().__init__(name="zstreamd-writer", daemon=True)
         self._backend, self._inbox, self._outbox, self._rejects = backend, inbox, outbox, rejects
@@ -88,9 +92,15 @@ class Writer(threading.Thread):
         self._arrival = head.arrival
         self._validator = Validator(head.keys)
         self.producers = Producers(head.producers)
+        self.registrations = Registrations(head.filters, max_filters)
         self.followers = Followers(
-            head.keys, head.node, head.run, head.id, self.producers.stored, max_filters
-        )
+            head.keys, head.node, head.run, head.id, self.producers.stored,
+            self.registrations.stored, max_filters,
+        )  # fmt: skip
+        self._expiry = Expiry(
+            backend, len(head.keys), self.producers, self.registrations, self.followers,
+            producer_keep.age_us, time.monotonic(), times.now(),
+        )  # fmt: skip
         self.retention = Retention(backend, head.floor, keep)
         self.counters = Counters([0] * len(head.keys))
         self.head = head.id
@@ -110,6 +120,9 @@ class Writer(threading.Thread):
                     self._transact(items)
                 self._outbox.publish(self.followers.tick(time.monotonic(), times.now()))
                 self.retention.turn(self.head, busy=bool(items))
+                now = times.now()
+                self._arrival = max(self._arrival, now)
+                self._expiry.turn(self.head, self._arrival, time.monotonic(), now)
             self._outbox.publish(self.followers.bye(times.now()))
         except BackendError as error:
             _log.error("the store is lost: %s", error)
@@ -128,10 +141,12 @@ class Writer(threading.Thread):
 
     def _transact(self, items: list[Item]) -> None:
         self._arrival = max(self._arrival, times.now())
-        transaction = Transaction(self._validator, self.producers, self._rejects, self._arrival)
+        transaction = Transaction(
+            self._validator, self.producers, self.registrations, self._rejects, self._arrival
+        )
         transaction.add(items)
         batch = transaction.batch(self.head + 1, self._arrival)
-        if batch.bodies or batch.producers:
+        if batch.bodies or batch.producers or batch.filters:
             try:
                 self._append(batch)
             except BackendError:
@@ -183,15 +198,19 @@ class Writer(threading.Thread):
         self._count(transaction, 0)
         for reply, _, _ in transaction.calls:
             reply(Unavailable(f"the store is lost: {self.failure or self.down}"))
-        for reply, error in transaction.answers:
-            reply(error)
+        for tell, error in transaction.answers:
+            tell(error)
         for trim in transaction.trims:
             trim.reply(Unavailable(f"the store is lost: {self.failure or self.down}"))
+        for each in transaction.registered:
+            each.reply(Unavailable(f"the store is lost: {self.failure or self.down}"))
 
     def _abandon(self) -> None:
         """The store is lost: count what waits, and answer who waits."""
         while items := self._inbox.take(self._commit_events, _COMMIT_BYTES, 0):
-            transaction = Transaction(self._validator, self.producers, self._rejects, self._arrival)
+            transaction = Transaction(
+                self._validator, self.producers, self.registrations, self._rejects, self._arrival
+            )
             transaction.add(items)
             self._give_up(transaction)
 
@@ -203,6 +222,7 @@ class Writer(threading.Thread):
             self.head = batch.first + len(batch.bodies) - 1
             messages += followers.commit(batch, now_s, ts)
         self.producers.commit()
+        self.registrations.commit()
         for producer in transaction.confirm:
             if name := followers.hears(producer):
                 messages.append(followers.ack(self.producers.get(producer), name, ts))
@@ -210,6 +230,9 @@ class Writer(threading.Thread):
             if name := followers.hears(producer):
                 row = self.producers.get(producer)
                 messages.append(followers.nack(row, n, code, text, name, ts))
+        for each in transaction.registered:
+            topic = topics.of_registered(each.name)
+            messages += followers.activate(topic, now_s, ts)
         for subscription in transaction.subscriptions:
             if subscription.on:
                 messages += followers.subscribe(subscription.topic, now_s, ts)
@@ -218,7 +241,9 @@ class Writer(threading.Thread):
         self._outbox.publish(messages)
         for reply, start, count in transaction.calls:
             reply(range(batch.first + start, batch.first + start + count))
-        for reply, error in transaction.answers:
-            reply(error)
+        for tell, error in transaction.answers:
+            tell(error)
+        for each in transaction.registered:
+            each.reply(None)
         for trim in transaction.trims:
             self.retention.trim(trim.floor, trim.reply)

@@ -8,17 +8,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zstream import topics, wire
-from zstream.backends.base import Batch, Producer
+from zstream.backends.base import Batch, Producer, Registration
+from zstream.keys import normalize
 from zstream.limits import PUBLICATION_BYTES
 from zstream.wire import ACK, BEAT, BYE, DATA, ERR, HELLO, Header
 from zstreamd.follow import BEAT_S, FIRST_BEAT_S, HELLO_S, Followers
+from zstreamd.matching import Topic
 
 KEYS = ("kind", "user")
 TS = 1_700_000_000_000_000
 
 
-def followers(head: int = 0, max_filters: int = 100, **known: Producer) -> Followers:
-    return Followers(KEYS, 0, 7, head, {row.id: row for row in known.values()}, max_filters)
+def followers(
+    head: int = 0,
+    max_filters: int = 100,
+    registered: dict[bytes, Registration] | None = None,
+    **known: Producer,
+) -> Followers:
+    rows = {row.id: row for row in known.values()}
+    return Followers(KEYS, 0, 7, head, rows, registered or {}, max_filters)
+
+
+def registration(filter: dict[str, Any]) -> Registration:
+    text = topics.canonical(normalize(filter, KEYS), KEYS)
+    return Registration(topics.name_of(text), text, TS)
 
 
 def batch(first: int, *rows: tuple[Any, Any], size: int = 1) -> Batch:
@@ -107,8 +120,28 @@ def test_beats_come_soon_after_data_and_then_seldom() -> None:
     assert live.tick(10.0 + FIRST_BEAT_S * 0.9, TS) == []
     [(_, header, _)] = read(live.tick(10.0 + FIRST_BEAT_S, TS))
     assert (header.type, header.prev, header.id) == (BEAT, 1, 1)
-    assert live.tick(10.0 + FIRST_BEAT_S + BEAT_S * 0.9, TS) == []
-    assert len(live.tick(10.0 + FIRST_BEAT_S + BEAT_S, TS)) == 1
+    # The next one comes when the topic's turn is, and from then on the time between two is known.
+    began = 10.0 + FIRST_BEAT_S
+    second = began + (live.wait_s(began) or 0.0)
+    assert began < second <= began + BEAT_S
+    assert len(live.tick(second, TS)) == 1
+    assert live.tick(second + BEAT_S * 0.9, TS) == []
+    assert len(live.tick(second + BEAT_S, TS)) == 1
+
+
+def test_many_topics_beat_one_after_another() -> None:
+    live = followers(max_filters=2_000)
+    for n in range(2_000):
+        live.subscribe(b'{"user":%d}' % n, 0.0, TS)
+    now = FIRST_BEAT_S
+    bursts = []
+    while (wait := live.wait_s(now)) is not None and now < 20.0:
+        now += max(wait, 0.01)
+        bursts.append((now, len(live.tick(now, TS))))
+    assert max(size for _, size in bursts) == 500
+    later = [size for at, size in bursts if at > FIRST_BEAT_S + BEAT_S]
+    assert max(later) < 30, "about four are due in a hundredth of a second"
+    assert sum(size for at, size in bursts if 10.0 <= at < 15.0) in range(1_990, 2_011)
 
 
 def test_a_beat_tells_a_silent_topic_of_the_head() -> None:
@@ -160,6 +193,57 @@ def test_a_filter_without_followers_is_forgotten() -> None:
     assert live.commit(batch(1, ("a", "1")), 0.0, TS) == []
     assert live.tick(100.0, TS) == []
     assert live.wait_s(100.0) is None
+
+
+def test_a_registered_filter_is_followed_by_its_name() -> None:
+    row = registration({"kind": ["b", "a"], "user": 2})
+    live = followers(registered={row.name: row})
+    topic = topics.of_registered(row.name)
+    [(name, header, _)] = read(live.subscribe(topic, 0.0, TS))
+    assert (name, header.type) == (topic, HELLO)
+    assert live.registered() == [row.name]
+    [(name, _, body)] = read(live.commit(batch(1, ("a", "2"), ("a", "1"), ("b", "2")), 1.0, TS))
+    assert (name, ids(body)) == (topic, [1, 3])
+    live.unsubscribe(topic)
+    assert live.registered() == []
+
+
+def test_registering_greets_who_has_subscribed_before() -> None:
+    row = registration({"kind": "a"})
+    known: dict[bytes, Registration] = {}
+    live = Followers(KEYS, 0, 7, 0, {}, known, 100)
+    topic = topics.of_registered(row.name)
+    assert live.activate(topic, 0.0, TS) == []
+    for _ in range(2):
+        [(name, header, body)] = read(live.subscribe(topic, 0.0, TS))
+        assert (name, header.type, body["code"]) == (topic, ERR, "bad_filter")
+        assert "register" in body["message"]
+    known[row.name] = row
+    [(name, header, _)] = read(live.activate(topic, 1.0, TS))
+    assert (name, header.type) == (topic, HELLO)
+    assert live.activate(topic, 1.0, TS) == [], "it is greeted once"
+    other = registration({"kind": "b"})
+    known[other.name] = other
+    assert live.activate(topics.of_registered(other.name), 1.0, TS) == [], "nobody follows it"
+
+
+def test_who_left_before_a_filter_was_registered_is_not_greeted() -> None:
+    row = registration({"kind": "a"})
+    known: dict[bytes, Registration] = {}
+    live = Followers(KEYS, 0, 7, 0, {}, known, 100)
+    topic = topics.of_registered(row.name)
+    live.subscribe(topic, 0.0, TS)
+    live.unsubscribe(topic)
+    known[row.name] = row
+    assert live.activate(topic, 1.0, TS) == []
+
+
+def test_a_registered_filter_of_other_keys_says_so() -> None:
+    row = Registration(b"n" * 16, '{"repo":["a"]}', TS)
+    live = followers(registered={row.name: row})
+    [(_, header, body)] = read(live.subscribe(topics.of_registered(row.name), 0.0, TS))
+    assert (header.type, body["code"]) == (ERR, "bad_filter")
+    assert "'repo' is not an indexed key" in body["message"]
 
 
 def test_producers_hear_where_they_stand() -> None:
@@ -247,11 +331,12 @@ def test_filters_with_a_common_value_do_not_wait_in_one_place() -> None:
     live = followers()
     for number in range(100):
         live.subscribe(b'{"kind":"friend","user":%d}' % number, 0.0, TS)
-    assert max(len(waiting) for index in live._index for waiting in index.values()) == 1
+    waiting = [there for index in live._index._waiting for there in index.values()]
+    assert (len(waiting), {type(there) for there in waiting}) == (100, {Topic})
     rows = [("friend", "7"), ("friend", "1000"), ("enemy", "8")]
     assert [name for name, _, _ in read(live.commit(batch(1, *rows), 1.0, TS))] == [
         b'{"kind":"friend","user":7}'
     ]
     for number in range(100):
         live.unsubscribe(b'{"kind":"friend","user":%d}' % number)
-    assert not any(live._index)
+    assert not any(live._index._waiting)

@@ -6,6 +6,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,17 @@ def test_producer_topics(case: Case) -> None:
     assert topics.of_producer(bytes.fromhex(case["producer"])).hex() == case["topic"]
 
 
+@cases("registrations")
+def test_registrations(case: Case) -> None:
+    text = topics.canonical(normalize(wire.unpack(bytes.fromhex(case["filter"])), KEYS), KEYS)
+    assert text == case["canonical"]
+    topic = "#" + sha256(text.encode()).hexdigest()[:32]
+    assert (case["topic"], topics.of_registered(topics.name_of(text)).decode()) == (topic, topic)
+    assert topics.hash_of(topic.encode()) == topics.name_of(text)
+    again = topics.canonical(normalize(topics.read(text), KEYS), KEYS)
+    assert again == text, "the canonical form of the canonical form is itself"
+
+
 @cases("frames")
 def test_frames(case: Case) -> None:
     admitted = Validator(KEYS).admit([bytes.fromhex(case["frame"])], VECTORS["now"])
@@ -263,6 +275,7 @@ def test_the_table_of_limits_is_that_of_the_code() -> None:
         "bytes of the events of a page": f"{limits.PAGE_BYTES:,}",
         "bytes of the entries of a publication": f"{limits.PUBLICATION_BYTES:,}",
         "bytes of a topic": f"{limits.MAX_TOPIC_BYTES:,}",
+        "bytes of a registered filter": f"{limits.MAX_REGISTERED_BYTES:,}",
         "bytes of a subscription": f"{limits.MAX_SUBSCRIPTION_BYTES:,}",
         "requests of one peer under way": str(router._PEER_REQUESTS),
         "refusals kept for a producer": str(KEPT_REFUSALS),

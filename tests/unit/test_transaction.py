@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zstream.backends.base import Registration
 from zstream.errors import DecodeError, Error
 from zstream.limits import MAX_FRAME_EVENTS, PROBE_N
-from zstreamd.inbox import Call, Item, Malformed, Numbered, Subscription
+from zstreamd.inbox import Call, Item, Malformed, Numbered, Register, Subscription
 from zstreamd.producers import Producers
+from zstreamd.registrations import Registrations
 from zstreamd.rejects import Rejects
 from zstreamd.transaction import Transaction
 from zstreamd.validate import Validator
@@ -46,16 +48,21 @@ class Daemon:
     def __init__(self) -> None:
         self.validator = Validator(["kind", "user"])
         self.producers = Producers({})
+        self.registrations = Registrations({}, 3)
         self.rejects = Rejects(None)
         self.answers: list[Sequence[int] | Error] = []
         self.head = 0
+
+    def transaction(self) -> Transaction:
+        known = self.producers, self.registrations
+        return Transaction(self.validator, *known, self.rejects, NOW)
 
     def call(self, events: object) -> Call:
         return Call(events if isinstance(events, bytes) else pack(events), self.answers.append)
 
     def take(self, *items: Item) -> Told:
         self.answers.clear()
-        transaction = Transaction(self.validator, self.producers, self.rejects, NOW)
+        transaction = self.transaction()
         transaction.add(items)
         batch = transaction.batch(self.head + 1, NOW)
         assert len(batch.ts) == len(batch.bodies)
@@ -121,7 +128,7 @@ def test_many_frames_are_admitted_in_pieces_and_none_is_lost() -> None:
 
 
 def test_dates_are_kept_and_others_get_the_arrival() -> None:
-    transaction = Transaction(Validator(["kind"]), Producers({}), Rejects(None), NOW)
+    transaction = Daemon().transaction()
     transaction.add([pack([[5, GOOD], GOOD]), pack(GOOD)])
     assert transaction.batch(1, NOW + 1).ts == [5, NOW + 1, NOW + 1]
 
@@ -202,7 +209,7 @@ def test_each_batch_that_is_not_taken_is_named_by_its_number() -> None:
 def test_a_probe_stores_nothing_whatever_is_in_it() -> None:
     daemon = Daemon()
     daemon.take(numbered(1, GOOD))
-    transaction = Transaction(daemon.validator, daemon.producers, daemon.rejects, NOW)
+    transaction = daemon.transaction()
     transaction.add(
         [numbered(PROBE_N), numbered(PROBE_N, GOOD), numbered(PROBE_N, producer=TWO, epoch=0)]
     )
@@ -285,6 +292,32 @@ def test_a_header_that_cannot_be_read_is_refused(header: bytes) -> None:
     assert told.events == [GOOD]
     assert (told.received, told.refused, daemon.rejects.count) == (2, 1, 1)
     assert daemon.producers.stored == {}
+
+
+# ---------------------------------------------------------------- registered filters
+
+
+def test_a_filter_is_written_once_and_there_may_be_so_many() -> None:
+    daemon = Daemon()
+    told: list[Error | None] = []
+
+    def register(n: int) -> Register:
+        return Register(b"%016d" % n, "{}", told.append)
+
+    transaction = daemon.transaction()
+    transaction.add([register(1), pack(GOOD), register(1), register(2)])
+    batch = transaction.batch(1, NOW)
+    rows = [Registration(b"%016d" % n, "{}", NOW) for n in (1, 2)]
+    assert (list(batch.filters), len(batch.bodies)) == (rows, 1)
+    assert [int(item.name) for item in transaction.registered] == [1, 1, 2]
+    daemon.registrations.commit()
+    assert daemon.registrations.stored == {row.name: row for row in rows}
+    transaction = daemon.transaction()
+    transaction.add([register(n) for n in (2, 3, 4, 1)])
+    assert [row.name for row in transaction.batch(2, NOW).filters] == [b"%016d" % 3]
+    [(_, error)] = transaction.answers
+    assert error.code == "busy"
+    assert told == [], "nobody is told before the commit"
 
 
 # ---------------------------------------------------------------- all of it, against the rules
