@@ -9,8 +9,8 @@ from typing import Any
 
 from zstream import lifecycle
 from zstream.endpoints import Endpoints
-from zstream.link.inserts import OnRefused
 from zstream.link.queries import Request
+from zstream.link.telling import OnRefused
 from zstream.link.thread import Link
 from zstream.options import Options, find_endpoints
 from zstream.outbox import OnFull, Outbox

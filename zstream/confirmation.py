@@ -15,6 +15,26 @@ class Watermark(NamedTuple):
     last: int
     refused: int
     refusals: Sequence[Refusal] = ()
+    run: int = 0
+
+
+class Nack(NamedTuple):
+    """A batch that was not taken.
+
+    Attributes:
+        n: Its number; 0 if the daemon did not say.
+        epoch: The highest of the producer.
+        last: The highest number that was dealt with, when all that came before the batch had been.
+        code, message: Why.
+        run: Of the store.
+    """
+
+    n: int
+    epoch: int
+    last: int
+    code: str
+    message: str = ""
+    run: int = 0
 
 
 class Ask(NamedTuple):
@@ -22,7 +42,6 @@ class Ask(NamedTuple):
 
     producer: bytes
     confirmed_n: int
-    broken: bool
 
 
 @dataclass(slots=True)
@@ -31,16 +50,18 @@ class Report:
 
     Attributes:
         count: How many.
-        refusals: Those of which the daemon kept the reason.
-        elements: The same ones' elements; empty unless the lane keeps them.
+        refusals: Those of which the reason is known.
+        elements: The same ones, packed; empty bytes for one that cannot be found.
+        tags: The tags of the batches that they were in.
     """
 
-    count: int
+    count: int = 0
     refusals: list[Refusal] = field(default_factory=list)
     elements: list[bytes] = field(default_factory=list)
+    tags: list[object] = field(default_factory=list)
 
-    def add(self, refusal: Refusal, elements: Sequence[bytes] | None) -> None:
-        """Add one of the batch with these elements, if they were kept."""
+    def add(self, refusal: Refusal, elements: Sequence[bytes], tag: object) -> None:
+        """Add one of the batch with these elements."""
         self.refusals.append(refusal)
-        if elements is not None and 0 <= refusal[1] < len(elements):
-            self.elements.append(elements[refusal[1]])
+        self.elements.append(elements[refusal[1]] if 0 <= refusal[1] < len(elements) else b"")
+        self.tags.append(tag)

@@ -7,7 +7,7 @@ from typing import Final
 
 from zstream.endpoints import DEFAULT_QUERY, Endpoints, derive
 from zstream.errors import ConfigError
-from zstream.link.inserts import OnRefused
+from zstream.link.telling import OnRefused
 from zstream.outbox import OnFull
 from zstream.packing import Default
 

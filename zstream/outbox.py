@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Final, Literal, NamedTuple
 
 from zstream.confirmation import Refusal
-from zstream.errors import BufferFull, Closed, FlushError, Refused
-from zstream.lane import ELEMENT_OVERHEAD
+from zstream.errors import BufferFull, Closed, FlushError
+from zstream.outcome import flush_message, refused_error
+from zstream.source import ELEMENT_OVERHEAD
 
 OnFull = Literal["drop", "block", "raise"]
 
@@ -22,10 +23,9 @@ _log = logging.getLogger("zstream")
 
 
 class Progress(NamedTuple):
-    """What became of the events, counted from the first; see `zstream.lane.Lane`."""
+    """What became of the events, counted from the first; see `zstream.ledger.Ledger`."""
 
     settled: int = 0
-    released: int = 0
     sent: int = 0
     stored: int = 0
     refused: int = 0
@@ -173,7 +173,7 @@ class Outbox:
                 self._told = self._told._replace(lost=self.progress.lost)
                 self._told_dropped = self.dropped
                 raise FlushError(
-                    _flush_message(pending, lost, dropped, timeout, self._connected),
+                    flush_message(pending, lost, dropped, timeout, self._connected),
                     pending=pending + lost + dropped,
                 )
             if refused and self._raises_refused:
@@ -248,12 +248,18 @@ class Outbox:
         """Ask not to be woken."""
         self._asleep = False
 
-    def tell(self, progress: Progress, refusals: list[Refusal]) -> None:
-        """Say how far the events came."""
+    def tell(self, progress: Progress, refusals: list[Refusal], released: int = 0) -> None:
+        """Say how far the events came, and how many bytes of them need no room any more."""
         with self._changed:
-            self._held -= progress.released - self.progress.released
+            self._held -= released
             self.progress = progress
             self._refusals = [*self._refusals, *refusals][-_KEPT_REFUSALS:]
+            self._notify()
+
+    def release(self, size: int) -> None:
+        """Say that so many bytes of what was taken are kept elsewhere now."""
+        with self._changed:
+            self._held -= size
             self._notify()
 
     def close(self) -> None:
@@ -272,28 +278,3 @@ class Outbox:
         self._changed.notify_all()
         for watcher in list(self.watchers):
             watcher()
-
-
-def refused_error(count: int, refusals: tuple[Refusal, ...]) -> Refused:
-    """Make the error that tells of refused events."""
-    why = f": {refusals[-1][3]}" if refusals else ""
-    return Refused(f"the daemon refused {count} of the events{why}", count=count, refusals=refusals)
-
-
-def _flush_message(
-    pending: int, lost: int, dropped: int, timeout: float, is_connected: bool
-) -> str:
-    parts = []
-    if pending:
-        what = "1 event was" if pending == 1 else f"{pending} events were"
-        why = "" if is_connected else ": no daemon is connected"
-        parts.append(f"{what} not confirmed within {timeout:g} s{why}")
-    if lost:
-        parts.append(f"{_were(lost)} lost on the way to a daemon that went away")
-    if dropped:
-        parts.append(f"{_were(dropped)} dropped because the buffer was full")
-    return "; ".join(parts)
-
-
-def _were(count: int) -> str:
-    return "1 was" if count == 1 else f"{count} were"

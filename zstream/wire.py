@@ -201,9 +201,12 @@ class BatchHeader(NamedTuple):
 def encode_batch(producer: bytes, epoch: int, n: int, elements: Sequence[bytes]) -> list[bytes]:
     """Make the two frames of a numbered batch from packed elements."""
     body = array_header(len(elements)) + b"".join(elements)
-    header = _BATCH.pack(
-        BATCH_MAGIC, VERSION, 0, producer, epoch, n, len(elements), zlib.crc32(body)
-    )
+    return number_batch(producer, epoch, n, len(elements), body)
+
+
+def number_batch(producer: bytes, epoch: int, n: int, count: int, body: bytes) -> list[bytes]:
+    """Make the two frames of a numbered batch from a packed array of so many elements."""
+    header = _BATCH.pack(BATCH_MAGIC, VERSION, 0, producer, epoch, n, count, zlib.crc32(body))
     return [header, body]
 
 

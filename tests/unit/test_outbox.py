@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from zstream.errors import BufferFull, Closed, FlushError, Refused
-from zstream.lane import ELEMENT_OVERHEAD
+from zstream.source import ELEMENT_OVERHEAD
 from zstream.outbox import Outbox, Progress
 
 SOON = 30.0
@@ -19,8 +19,8 @@ def make(limit=1 << 20, on_full="drop", raises_refused=True):
 def tell(outbox, **fields):
     settled = fields.setdefault("settled", sum(fields.get(k, 0) for k in ("stored", "lost")))
     fields.setdefault("sent", settled)
-    fields.setdefault("released", settled * SIZE)
-    outbox.tell(Progress(**fields), fields.pop("refusals", []))
+    released = (settled - outbox.progress.settled) * SIZE
+    outbox.tell(Progress(**fields), [], released)
 
 
 def in_thread(call, *args):

@@ -14,18 +14,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-import zmq
-
 from zstream import lifecycle
 from zstream.endpoints import Endpoints
 from zstream.errors import Closed
 from zstream.link.follows import FollowChannel, Sink
 from zstream.link.greeting import Greeting
-from zstream.link.inserts import InsertChannel, OnRefused
+from zstream.link.inserts import InsertChannel, Tell
+from zstream.link.ports import Ports
 from zstream.link.queries import QueryChannel, Request
 from zstream.link.sockets import Bell, Port, Sockets, check_libzmq
+from zstream.link.telling import OnRefused, Telling
 from zstream.outbox import Outbox
 from zstream.patched import check_unpatched
+from zstream.source import MemoryQueue, Source
 
 #: Seconds to wait for the thread's end once it was told.
 _JOIN_S: Final = 2.0
@@ -40,19 +41,23 @@ class Link:
         endpoints: Of the daemon.
         outbox: Where the events are; it wakes this link.
         on_refused: Hears of refused events, in the thread.
+        source: What takes the events out of the outbox, and is woken by it; None to let this
+            link take them and keep them in memory. It wakes the link when it has something.
 
     Attributes:
         greeting: What is known of the daemon.
         is_connected: Whether a socket has a connection.
     """
 
-    def __init__(self, endpoints: Endpoints, outbox: Outbox, on_refused: OnRefused | None) -> None:
+    def __init__(
+        self, endpoints: Endpoints, outbox: Outbox, on_refused: OnRefused | None,
+        source: Source | None = None,
+    ) -> None:  # fmt: skip
         check_libzmq()
         self.url = endpoints.query
         self.is_connected = False
         self._endpoints = endpoints
         self._outbox = outbox
-        outbox.wake = self.wake
         self._pid = os.getpid()
         # Reentrant, because a signal handler or a finalizer may come in the middle. They are two
         # because `drain` waits for the outbox, which wakes, and so starts, with its lock held.
@@ -65,9 +70,18 @@ class Link:
         self._has_more = self._is_late = False
         self._queries = QueryChannel(endpoints.query)
         self.greeting = Greeting(endpoints.query, self._queries.submit)
-        self._inserts = InsertChannel(outbox, on_refused, self._queries.submit)
         self._follows = FollowChannel()
-        self._topic = b""
+        self._inserts = InsertChannel(
+            self._queries.submit, self._follow, self._leave, time.monotonic
+        )
+        self._telling = Telling(outbox, on_refused)
+        self._queue: MemoryQueue | None = None
+        if source is None:
+            outbox.wake = self.wake
+            self._queue = MemoryQueue()
+            self._inserts.add(self._queue, self._telling.memory)
+        else:
+            self._inserts.add(source, self._telling.spooled)
 
     # ------------------------------------------------------------ any thread
 
@@ -89,13 +103,23 @@ class Link:
             request.finish(error=Closed("the client is closed"))
         return request
 
+    def send(self, source: Source, tell: Tell | None = None) -> None:
+        """Send what another source has, until it is over; raises Closed as ``submit`` does.
+
+        Args:
+            source: It calls ``wake`` when it has something new.
+            tell: Hears what became of it, in the thread; without it ``on_refused`` hears of what
+                was refused, and the log.
+        """
+        self._do(lambda: self._inserts.add(source, tell or self._telling.adopted))
+
     def follow(self, topic: bytes, sink: Sink) -> None:
         """Subscribe; the sink is called in the thread. Raises Closed as ``submit`` does."""
-        self._do(lambda: self._follows.follow(self._publish_port(), topic, sink))
+        self._do(lambda: self._follow(topic, sink))
 
     def leave(self, topic: bytes, sink: Sink) -> None:
         """Unsubscribe. It takes no lock, so that a finalizer may call it."""
-        self._commands.append(lambda: self._follows.leave(self._publish_port(), topic, sink))
+        self._commands.append(lambda: self._leave(topic, sink))
         if self._bell is not None:
             self._bell.ring()
 
@@ -187,13 +211,11 @@ class Link:
         self._outbox.thread = threading.get_ident()
         try:
             self._sockets = Sockets(self._endpoints)
-            self._poller = zmq.Poller()
-            self._ports: dict[Port, int] = {}
+            self._ports = Ports(self._bell)
             self._insert: Port | None = None
             self._publish: Port | None = None
-            self._poller.register(self._bell, zmq.POLLIN)
             try:
-                self._query = self._watch(self._sockets.query())
+                self._query = self._ports.watch(self._sockets.query())
                 while not (self._is_stopped or is_over()):
                     self._turn(time.monotonic())
                     self._sleep()
@@ -212,18 +234,19 @@ class Link:
     def _turn(self, now: float) -> None:
         while self._commands:
             self._commands.popleft()()
-        self._read_monitors(now)
+        self._read_monitors()
         self.greeting.turn(now)
         self._has_more = self._publish is not None and self._follows.read(self._publish)
         self._queries.turn(self._query, now)
-        if self._insert is None and self._outbox.unsettled:
-            self._insert = self._watch(self._sockets.insert())
+        if self._queue is not None:
+            self._queue.put(self._outbox.take())
+        if self._insert is None and (self._outbox.unsettled or self._inserts.count > 1):
+            self._insert = self._ports.watch(self._sockets.insert())
         if self._insert is not None:
             self._inserts.turn(self._insert, now)
-            self._follow_producer()
             self._queries.turn(self._query, now)
-            self._poll_out(self._insert, self._inserts.is_blocked)
-        self._poll_out(self._query, self._queries.is_blocked(self._query))
+            self._ports.poll_out(self._insert, self._inserts.is_blocked, reads=False)
+        self._ports.poll_out(self._query, self._queries.is_blocked(self._query))
         if self._is_retired and not self._outbox.unsettled:
             self._is_stopped = True
 
@@ -236,64 +259,42 @@ class Link:
             or self._has_more
             or self._inserts.has_answers  # it came with this turn's last look at the socket
             or self._is_stopped
-            or not (is_napping or self._outbox.sleep())
+            or not (is_napping or self._queue is None or self._outbox.sleep())
         ):
             wait_ms = 0
         else:
             times = [
-                self._queries.wake_at(), self._inserts.lane.wake_at(), self.greeting.wake_at,
+                self._queries.wake_at(), self._inserts.wake_at(), self.greeting.wake_at,
                 self._inserts.nap_until if is_napping else None,
             ]  # fmt: skip
             until = min((each for each in times if each is not None), default=math.inf)
             wait_ms = math.ceil(min(max(0.0, until - now), 60.0) * 1000)
-        assert self._bell is not None
-        if self._bell.fileno() in dict(self._poller.poll(wait_ms)):
-            self._bell.quiet()
+        self._ports.wait(wait_ms)
         self._is_dozing = False
-        self._outbox.wake_up()
+        if self._queue is not None:
+            self._outbox.wake_up()
 
-    def _read_monitors(self, now: float) -> None:
+    def _read_monitors(self) -> None:
         for port in self._ports:
             happened = port.read_monitor()
             if not happened:
                 continue
             if port is self._insert:
-                self._inserts.monitor(happened, now)
+                self._inserts.monitor(happened)
             elif port is self._query and not all(happened):
                 self._queries.disconnected()
-            is_connected = self._query.is_connected or bool(
-                self._insert and self._insert.is_connected
-            )
+            is_connected = any(each.is_connected for each in (self._query, self._insert) if each)
             if is_connected != self.is_connected:
                 self.is_connected = is_connected
                 self._outbox.tell_connected(is_connected)
 
-    def _follow_producer(self) -> None:
-        topic = self._inserts.topic
-        if topic != self._topic:
-            port = self._publish_port()
-            self._follows.leave(port, self._topic, self._confirm)
-            self._follows.follow(port, topic, self._confirm)
-            self._topic = topic
+    def _follow(self, topic: bytes, sink: Sink) -> None:
+        self._follows.follow(self._publish_port(), topic, sink)
 
-    def _confirm(self, header: bytes, body: bytes) -> None:
-        self._inserts.publication(header, body, time.monotonic())
+    def _leave(self, topic: bytes, sink: Sink) -> None:
+        self._follows.leave(self._publish_port(), topic, sink)
 
     def _publish_port(self) -> Port:
         if self._publish is None:
-            self._publish = self._watch(self._sockets.publish())
+            self._publish = self._ports.watch(self._sockets.publish())
         return self._publish
-
-    def _watch(self, port: Port) -> Port:
-        self._ports[port] = zmq.POLLIN
-        self._poller.register(port.socket, zmq.POLLIN)
-        self._poller.register(port.monitor, zmq.POLLIN)
-        return port
-
-    def _poll_out(self, port: Port, wanted: bool) -> None:
-        flags = zmq.POLLIN | zmq.POLLOUT if wanted else zmq.POLLIN
-        if port is self._insert:
-            flags &= ~zmq.POLLIN  # a PUSH has nothing to read
-        if self._ports[port] != flags:
-            self._ports[port] = flags
-            self._poller.modify(port.socket, flags)
