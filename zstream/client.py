@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Literal, Self, overload
 
-from zstream import calls, topics
+from zstream import calls
 from zstream.asking import Asking
 from zstream.follower import Tail
 from zstream.packing import Fields
@@ -141,8 +141,8 @@ class Client(Asking):
             TimedOut, Unavailable: The daemon did not answer.
         """
         wanted = make_filter(filter, keys)
-        core = make_start(wanted, after, since, self._options.tz)
-        tail = Tail(self, self._link, topics.encode(wanted), core, self._options.timeout)
+        core = make_start(after, since, self._options.tz)
+        tail = Tail(self, self._link, core, wanted, self._options.timeout)
         self._tails.add(tail)
         tail.start()
         return tail

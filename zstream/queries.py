@@ -160,9 +160,7 @@ def read_count(reply: Mapping[str, Any], name: str = "count") -> int:
     return count
 
 
-def make_start(
-    filter: dict[str, Any], after: int | str | None, since: Time | None, tz: tzinfo | None
-) -> TailCore:
+def make_start(after: int | str | None, since: Time | None, tz: tzinfo | None) -> TailCore:
     """Make the core of a tail that begins there.
 
     Raises:
@@ -172,11 +170,11 @@ def make_start(
     if after is not None and since is not None:
         raise BadRequest("a tail begins after an id or cursor, or since a time, not both")
     if isinstance(after, str):
-        return TailCore(filter, after=parse_cursor(after))
+        return TailCore(after=parse_cursor(after))
     if after is not None and (type(after) is not int or not 0 <= after <= MAX_INTEGER):
         raise BadRequest(f"after is an id or a cursor's text, not {after!r}")
     start = None if since is None else micros(since, tz=tz, name="since")
-    return TailCore(filter, after=after, since=start)
+    return TailCore(after=after, since=start)
 
 
 class Inserts:

@@ -1,22 +1,32 @@
 """The rules of a tail: history and live publications in, each event once and in order out.
 
-No I/O in here. Publications come as they were received, one at a time; when the core holds one
-that it cannot use yet, it says which page of ``replay`` it wants first. `docs/protocol.md` has
-the follower's rules, under "Publications"; they are kept here, and only here.
+No I/O in here. Publications are looked at by their headers only; what they and the pages of
+``replay`` bring waits packed, in chunks that follow each other without a hole, until a reader
+takes it. A hole, a restart of the daemon, and what had no room here, are made good by ``replay``.
+`docs/protocol.md` has the follower's rules, under "Publications"; they are kept here.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Final
+from operator import length_hint
+from typing import Any, Final, NamedTuple
 
 from zstream import wire
 from zstream.cursor import Cursor
-from zstream.errors import CursorLost, DecodeError, Error, TailGap, from_wire
-from zstream.event import Event
+from zstream.errors import CursorLost, DecodeError, Error, from_wire
+from zstream.event import Event, make_events
 from zstream.limits import PAGE_EVENTS
 from zstream.wire import BEAT, BYE, DATA, ERR, HELLO, Header
 
+#: Bytes that wait for a tail's reader, and as much again that waits for a page before it.
+BACKLOG_BYTES: Final = 8 << 20
+#: Pages that wait for a reader; while one is read there are others on their way.
+BACKLOG_PAGES: Final = 2
+#: What a chunk takes in memory beside its bytes, about.
+_OVERHEAD: Final = 200
+
+_NOTHING: Final = wire.array_header(0)
 _CHAIN: Final = frozenset((DATA, HELLO, BEAT, BYE))
 
 
@@ -26,218 +36,301 @@ class State(Enum):
     WAITING = "for the first HELLO"
     LIVE = "live"
     REPLAYING = "what the store has"
-    CHECKING = "whether the cursor is good in another run"
+
+
+class Place(NamedTuple):
+    """Everything up to ``id`` was seen, in this run of the store."""
+
+    run: int
+    id: int
+
+
+class Chunk(NamedTuple):
+    """Packed entries, complete from ``after`` to ``place``."""
+
+    after: int
+    place: Place
+    packed: bytes
+    is_page: bool
 
 
 class TailCore:
     """One tail.
 
+    Two threads may use it, one that receives and one that reads: `take`, `cursor` and `has_room`
+    are the reader's, all else is the receiver's.
+
     Args:
-        filter: As the daemon takes it.
         after: Begin behind this id or cursor.
         since: Begin at this arrival, in microseconds since 1970 UTC; instead of ``after``.
             With neither the tail begins at the head that HELLO tells.
+        backlog_bytes: See `BACKLOG_BYTES`.
 
     Attributes:
         state: Where it stands.
+        error: Why the tail ends, behind what waits to be read; or None.
+        is_sudden: Whether the page that is wanted is the first for what others miss at the same
+            moment: a hole that came live, a restart.
     """
 
     def __init__(
-        self, filter: Mapping[str, Any], *, after: int | Cursor | None = None,
-        since: int | None = None,
+        self, *, after: int | Cursor | None = None, since: int | None = None,
+        backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:  # fmt: skip
-        self._filter = filter
         self._after, self._since = after, since
-        #: As long as history is being caught up with, holes are filled from it. A tail that is
-        #: live stops at a hole.
-        self._heals = after is not None or since is not None
+        self._limit = backlog_bytes
         self.state = State.WAITING
+        self.error: Error | None = None
+        self.is_sudden = self._has_missed = False
         self._node = 0
         #: Whether it begins with the oldest that is kept: 0 in a run would be a place, and lost
         #: once events were trimmed.
         self._from_oldest = type(after) is int and after == 0
-        self._run: int | None = None
-        self._id = self._delivered = 0
-        self._held: tuple[Header, bytes] | None = None
-        self._events: deque[Event] = deque()
-        self._error: Error | None = None
+        self._place = Place(0, 0)
+        #: What came while a page is wanted: one chain of one run, its oldest dropped if need be.
+        self._held: deque[tuple[Header, bytes]] = deque()
+        self._held_bytes = 0
+        #: The place that the page that was asked for must reach if it is the last.
+        self._asked = Place(0, 0)
+        self._lives_over: set[int] = set()
+        self._ready: deque[Chunk] = deque()
+        self._pages_in = self._pages_out = self._bytes_in = self._bytes_out = 0
+        # The reader's: what it read last, and where everything before that ended.
+        self._events: list[Event] = []
+        self._unread: Iterator[Event] = iter(())
+        self._before = self._behind = Place(0, 0)
+        self._broken: Error | None = None
 
-    @property
-    def has_started(self) -> bool:
-        """Whether the first HELLO came."""
-        return self.state is not State.WAITING
+    # ------------------------------------------------------------ the reader
 
-    @property
-    def wants_publications(self) -> bool:
-        """Whether it can take another publication now."""
-        return self._error is None and self.state in (State.WAITING, State.LIVE)
+    def take(self) -> Iterator[Event] | None:
+        """The next events, of which there is at least one, or None if there are none yet.
+
+        What an iterator given before still has must not be wanted any more.
+
+        Raises:
+            Error: The tail ended, and why: CursorLost, Trimmed, BadFilter.
+        """
+        if self._broken is not None:
+            raise self._broken
+        error = self.error  # before the look: it comes behind what is there
+        while self._ready:
+            chunk = self._ready[0]
+            events = self._decode(chunk)
+            self._events, self._unread = events, iter(events)
+            self._before, self._behind = Place(chunk.place.run, chunk.after), chunk.place
+            self._bytes_out += len(chunk.packed) + _OVERHEAD
+            self._pages_out += chunk.is_page
+            self._ready.popleft()
+            if events:
+                return self._unread
+        if error is not None:
+            self._broken = error
+            raise error
+        return None
 
     @property
     def cursor(self) -> str:
-        """Where to resume: everything up to the event that ``take`` gave last is behind it."""
-        id = self._delivered if self._events else max(self._delivered, self._id)
-        return str(Cursor(self._run or 0, {self._node: id}))
-
-    # ------------------------------------------------------------ out
-
-    def take(self) -> Event | None:
-        """The next event, or None if there is none yet.
-
-        Raises:
-            Error: The tail ended, and why: TailGap, CursorLost, Trimmed, BadFilter.
-        """
-        if self._events:
-            event = self._events.popleft()
-            self._delivered = event.id
-            return event
-        if self._error is not None:
-            raise self._error
-        return None
-
-    def wanted(self) -> dict[str, Any] | None:
-        """The fields of the ``replay`` that is wanted now, or None."""
-        if self._error is not None or self.state not in (State.REPLAYING, State.CHECKING):
-            return None
-        fields: dict[str, Any] = {"filter": self._filter, "limit": PAGE_EVENTS}
-        if self._since is not None:
-            fields["since"] = self._since
+        """Where to resume: everything up to the event that was read last is behind it."""
+        now = self._place  # before the look, as above
+        left = length_hint(self._unread)
+        if left:
+            read = len(self._events) - left
+            place = Place(self._behind.run, self._events[read - 1].id) if read else self._before
+        elif self._ready:
+            place = self._behind
         else:
-            fields["after"] = self._id
-        if self._run is not None and not self._from_oldest:
-            fields["run"] = self._run
-        return fields
+            place = now
+        return str(Cursor(place.run, {self._node: place.id}))
 
-    # ------------------------------------------------------------ in
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be read that no page is wanted."""
+        return self._waits(BACKLOG_PAGES, self._limit)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether so little waits to be read that `resume` is due."""
+        return not self._waits(BACKLOG_PAGES, self._limit // 2)
+
+    def _waits(self, pages: int, size: int) -> bool:
+        return self._pages_in - self._pages_out >= pages or self._bytes_in - self._bytes_out >= size
+
+    def _decode(self, chunk: Chunk) -> list[Event]:
+        try:
+            events = make_events(wire.unpack(chunk.packed))
+            if events and events[0].id <= chunk.after:
+                events = [event for event in events if event.id > chunk.after]
+        except (DecodeError, TypeError, ValueError) as error:
+            self._broken = DecodeError(f"what the daemon sent cannot be read: {error}")
+            raise self._broken from error
+        return events
+
+    # ------------------------------------------------------------ the receiver: in
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it is known where the tail begins."""
+        return self.state is not State.WAITING and self._since is None
 
     def publication(self, header: Header, body: bytes) -> None:
-        """Take a publication; only when `wants_publications`."""
+        """Take a publication; one that cannot be used yet is held."""
+        if self.error is not None or header.run in self._lives_over:
+            return
         if header.type == ERR:
-            self.fail(_error(body))
+            self.fail(err(body))
         elif header.type not in _CHAIN:
             return
         elif self.state is State.WAITING:
             if header.type == HELLO:
                 self._begin(header, body)
-        else:
-            self._follow(header, body)
+        elif self.state is State.REPLAYING:
+            self._hold(header, body)
+        elif header.run != self._place.run or header.prev > self._place.id:
+            self.state, self.is_sudden = State.REPLAYING, True
+            self._has_missed = header.run == self._place.run
+            self._hold(header, body)
+        elif header.id > self._place.id:
+            self._pass(header, body)
 
-    def dropped(self) -> None:
-        """Publications were dropped here, because nobody took them in time."""
-        if self._error is not None or self.state is State.WAITING:
+    def page(self, run: int, upto: int, head: int, packed: bytes) -> None:
+        """Take the reply to the ``replay`` that was asked for; its events are packed."""
+        if self.error is not None:
             return
-        if self._heals:
-            self.state = State.REPLAYING
-        else:
-            self._fail_gap("publications were dropped because nobody read the tail in time")
-
-    def caught_up(self) -> None:
-        """Everything that was received has been taken: what follows is live."""
-        if self.state is State.LIVE:
-            self._heals = False
-
-    def page(self, reply: Mapping[str, Any]) -> None:
-        """Take the reply to the ``replay`` that was wanted."""
-        try:
-            events = [Event(fields, id, ts) for id, ts, fields in reply["events"]]
-            run, upto, head = reply["run"], reply["upto"], reply["head"]
-            is_known = max(run, upto, head) >= 0
-        except (KeyError, TypeError, ValueError) as error:
-            self.fail(DecodeError(f"the daemon's page cannot be read: {error!r}"))
-            return
-        assert is_known
+        after, self.is_sudden, self._has_missed = self._place.id, False, False
         if self._since is not None:
-            self._delivered = events[0].id - 1 if events else upto
-            self._since = None
-        elif upto <= self._id and upto < head:
+            after = self._first(packed, upto) - 1
+            self._before = self._behind = Place(run, after)
+        elif upto <= after and upto < head:
             self.fail(DecodeError(f"the daemon's replay stands still at {upto}"))
             return
-        self._run, self._from_oldest = run, False
-        if self.state is State.CHECKING and not self._heals and self._has_missed(events):
-            self._fail_gap("events came while the connection was away")
-            return
-        self._add(events)
-        self._id = max(self._id, upto)
-        self._go_on(upto >= head)
+        elif self._place.run != run and not self._from_oldest:
+            self._lives_over.add(self._place.run)  # who answered knows it as one of the past
+        self._put(Chunk(after, Place(run, max(after, upto)), packed, True))
+        self._from_oldest, self._since = False, None
+        if self._held and self._held[0][0].run != run:
+            # It came late, from a life that is over, or a daemon that is just going answered.
+            # Runs have no order, so it is only passed over: the next publication tells.
+            self._let_go()
+        if self._held:
+            self.resume()
+            if self._asked.run == run and upto >= head < self._asked.id:
+                self.fail(DecodeError("the daemon publishes what its store does not have"))
+        elif upto >= head:
+            self.state = State.LIVE
+
+    def resume(self) -> None:
+        """Go on with what is held, as far as it follows and there is room."""
+        while self._held and self._follows(self._held[0][0]):
+            header, body = self._held[0]
+            if header.id > self._place.id and not self._pass(header, body):
+                return
+            self._held.popleft()
+            self._held_bytes -= len(body) + _OVERHEAD
+            if not self._held:
+                self.state = State.LIVE
 
     def fail(self, error: Error) -> None:
         """End the tail with this error, behind the events that are there."""
-        if self._error is None:
-            self._error, self._held = error, None
+        if self.error is None:
+            self._let_go()
+            self.error = error
+
+    # ------------------------------------------------------------ the receiver: out
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether `ask` is due, as long as no page is under way."""
+        if self.state is not State.REPLAYING or self.error is not None or self.is_full:
+            return False
+        return not (self._held and self._follows(self._held[0][0]))
+
+    def ask(self) -> dict[str, Any]:
+        """The fields, but for the filter, of the ``replay`` that is wanted."""
+        fields: dict[str, Any] = {"limit": PAGE_EVENTS}
+        if self._since is not None:
+            fields["since"] = self._since
+        else:
+            fields["after"] = self._place.id
+            if not self._from_oldest:
+                fields["run"] = self._place.run
+        if self._has_missed:
+            fields["missed"] = True
+        header = self._held[0][0] if self._held else None
+        self._asked = Place(header.run, header.prev) if header else Place(0, 0)
+        return fields
 
     # ------------------------------------------------------------ rules
 
     def _begin(self, header: Header, body: bytes) -> None:
         self._node = header.node
-        self._run, self._id = header.run, header.id
-        self.state = State.LIVE
+        place = Place(header.run, header.id)
         if isinstance(self._after, Cursor):
             if set(self._after.ids) != {header.node}:
                 self.fail(CursorLost("the cursor is of other nodes than this daemon's"))
                 return
-            self._run, self._id = self._after.run, self._after.ids[header.node]
+            place = Place(self._after.run, self._after.ids[header.node])
         elif self._after is not None:
-            self._id = self._after
+            place = Place(header.run, self._after)
         elif self._since is not None:
-            self._id = 0
-        if self._heals:
-            self.state, self._held = State.REPLAYING, (header, body)
-        self._delivered = self._id
+            place = Place(header.run, 0)
+        self._place = self._before = self._behind = place
+        self.state = State.LIVE
+        if self._after is not None or self._since is not None:
+            self.state = State.REPLAYING
+            self._hold(header, body)
 
-    def _follow(self, header: Header, body: bytes) -> None:
-        if header.run != self._run:
-            self.state, self._held = State.CHECKING, (header, body)
-        elif header.id <= self._id:
-            return
-        elif header.prev <= self._id:
-            if header.type == DATA and not self._take_data(body):
-                return
-            self._id = header.id
-        elif self._heals:
-            self.state, self._held = State.REPLAYING, (header, body)
+    def _follows(self, header: Header) -> bool:
+        return header.run == self._place.run and header.prev <= self._place.id
+
+    def _pass(self, header: Header, body: bytes) -> bool:
+        """Hand on what follows; False if there is no room for it."""
+        place = Place(header.run, header.id)
+        if header.type != DATA:
+            self._place = place
+        elif not self.has_room and self._bytes_in - self._bytes_out + len(body) > self._limit:
+            if self.state is State.LIVE:
+                self.state, self._has_missed = State.REPLAYING, True
+                self._hold(header, body)
+            return False
         else:
-            self._fail_gap(f"events between {self._id} and {header.prev} were not received")
-
-    def _go_on(self, is_head: bool) -> None:
-        held = self._held
-        if held is not None and held[0].run != self._run:
-            # It came late, from a life that is over, or a daemon that is just going answered.
-            # Runs have no order, so it is only passed over: the next publication tells.
-            held = self._held = None
-            self.state = State.REPLAYING if self._heals else State.LIVE
-        if held is None:
-            if is_head:
-                self.state = State.LIVE
-            return
-        if held[0].prev <= self._id:
-            self.state, self._held = State.LIVE, None
-            self._follow(*held)
-        elif is_head:
-            self.fail(DecodeError("the daemon publishes what its store does not have"))
-
-    def _has_missed(self, events: list[Event]) -> bool:
-        # What is held came with the new connection, and so does all above its prev: the reader
-        # may just not have come so far.
-        if self._held is None or self._held[0].run != self._run:
-            return False
-        return any(event.id <= self._held[0].prev for event in events)
-
-    def _take_data(self, body: bytes) -> bool:
-        try:
-            self._add([Event(fields, id, ts) for id, ts, fields in wire.unpack(body)])
-        except (DecodeError, TypeError, ValueError) as error:
-            self.fail(DecodeError(f"the daemon's publication cannot be read: {error}"))
-            return False
+            self._put(Chunk(self._place.id, place, body, False))
         return True
 
-    def _add(self, events: list[Event]) -> None:
-        self._events.extend(event for event in events if event.id > self._id)
+    def _put(self, chunk: Chunk) -> None:
+        if chunk.packed != _NOTHING:
+            self._bytes_in += len(chunk.packed) + _OVERHEAD
+            self._pages_in += chunk.is_page
+            self._ready.append(chunk)
+        self._place = chunk.place  # behind the other: see cursor
 
-    def _fail_gap(self, why: str) -> None:
-        cursor = str(Cursor(self._run or 0, {self._node: self._id}))
-        self.fail(TailGap(f"{why}; go on with tail(..., after=error.cursor)", cursor=cursor))
+    def _hold(self, header: Header, body: bytes) -> None:
+        if self._held:
+            last = self._held[-1][0]
+            if header.run == last.run and header.id <= last.id:
+                return  # it is covered
+            if header.run != last.run or header.prev > last.id:
+                self._let_go()
+        self._held.append((header, body))
+        self._held_bytes += len(body) + _OVERHEAD
+        while self._held_bytes > self._limit and len(self._held) > 1:
+            _, dropped = self._held.popleft()
+            self._held_bytes -= len(dropped) + _OVERHEAD
+
+    def _let_go(self) -> None:
+        self._held.clear()
+        self._held_bytes = 0
+
+    def _first(self, packed: bytes, upto: int) -> int:
+        try:
+            events = make_events(wire.unpack(packed))
+        except (DecodeError, TypeError, ValueError):
+            return upto + 1  # the reader will say so
+        return events[0].id if events else upto + 1
 
 
-def _error(body: bytes) -> Error:
+def err(body: bytes) -> Error:
+    """The error that an ERR tells."""
     try:
         fields = wire.unpack(body)
         return from_wire(str(fields["code"]), str(fields["message"]))

@@ -15,19 +15,14 @@ def encode(filter: Mapping[str, Any]) -> bytes:
     """The topic of a filter: its JSON text, compact, keys sorted.
 
     Raises:
-        BadFilter: The filter cannot be said in JSON, or is over 4 KiB of it.
+        BadFilter: The filter cannot be said in JSON.
     """
     try:
-        text = json.dumps(
+        return json.dumps(
             filter, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":")
         ).encode()
     except (TypeError, ValueError) as error:
         raise BadFilter(f"the filter cannot be followed: {error}") from error
-    if len(text) > MAX_TOPIC_BYTES:
-        raise BadFilter(
-            f"the filter is {len(text)} bytes as text; at most {MAX_TOPIC_BYTES} can be followed"
-        )
-    return text
 
 
 def decode(topic: bytes) -> dict[str, Any]:

@@ -45,11 +45,7 @@ def unpack(data: bytes, pairs_hook: Callable[[Pairs], Any] | None = None) -> Any
     except errors.DecodeError:
         raise
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise errors.DecodeError(f"not msgpack: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+        raise errors.DecodeError(f"not msgpack: {str(error) or type(error).__name__}") from error
 
 
 def unique(pairs: Pairs) -> dict[str, Any]:
@@ -81,7 +77,7 @@ def split_array(frame: bytes, most: int) -> tuple[list[bytes], str | None]:
             unpacker.skip()
             elements.append(frame[start : (start := unpacker.tell())])
     except (ValueError, RecursionError, msgpack.UnpackException) as error:
-        return elements, f"not msgpack: {_reason(error)}"
+        return elements, f"not msgpack: {str(error) or type(error).__name__}"
     if count > most:
         return elements, f"{count} elements; at most {most} are taken"
     rest = len(frame) - start
@@ -155,10 +151,29 @@ def decode_reply(frame: bytes) -> dict[str, Any]:
     Raises:
         DecodeError: It is no reply.
     """
-    reply = unpack(frame)
+    return _reply(unpack(frame))
+
+
+def _reply(reply: Any) -> dict[str, Any]:
     if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
         raise errors.DecodeError("the daemon's reply is not a zstream reply")
     return reply
+
+
+def split_reply(frame: bytes, name: str) -> tuple[dict[str, Any], bytes]:
+    """Unpack a reply but for one field, whose bytes are given as they are; DecodeError."""
+    unpacker = msgpack.Unpacker(ext_hook=_refuse_ext, max_buffer_size=len(frame))
+    unpacker.feed(frame)
+    parts = {}
+    try:
+        for _ in range(unpacker.read_map_header()):
+            key, start = unpacker.unpack(), unpacker.tell()
+            unpacker.skip()
+            parts[key] = frame[start : unpacker.tell()]
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise errors.DecodeError(f"not msgpack: {str(error) or type(error).__name__}") from error
+    packed = parts.pop(name, b"")
+    return _reply({key: unpack(part) for key, part in parts.items()}), packed
 
 
 def reply_error(reply: Mapping[str, Any]) -> errors.Error | None:
@@ -240,10 +255,9 @@ _PUBLICATION = struct.Struct(">2sBBHHQQQQ")
 PUBLICATION_MAGIC: Final = b"ZT"
 
 DATA, HELLO, BEAT, ACK, NACK, ERR, TOMBSTONE, BYE = range(1, 9)
-TYPE_NAMES: Final = {
-    DATA: "DATA", HELLO: "HELLO", BEAT: "BEAT", ACK: "ACK", NACK: "NACK", ERR: "ERR",
-    TOMBSTONE: "TOMBSTONE", BYE: "BYE",
-}  # fmt: skip
+TYPE_NAMES: Final = dict(
+    enumerate(("DATA", "HELLO", "BEAT", "ACK", "NACK", "ERR", "TOMBSTONE", "BYE"), 1)
+)
 
 
 class Header(NamedTuple):

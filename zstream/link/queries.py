@@ -89,15 +89,26 @@ class Request:
 
     def result(self) -> dict[str, Any]:
         """Read the reply; raises as `wait` does."""
-        if self._error is not None:
-            raise self._error
-        if self._reply is None:
-            raise TimedOut(f"{self.op}: no answer within {self.timeout:g} s")
-        reply = wire.decode_reply(self._reply)
+        reply = wire.decode_reply(self._frame())
         error = wire.reply_error(reply)
         if error is not None:
             raise error
         return reply
+
+    def split(self, name: str) -> tuple[dict[str, Any], bytes]:
+        """Read the reply but for one field, which stays packed; raises as `wait` does."""
+        fields, packed = wire.split_reply(self._frame(), name)
+        error = wire.reply_error(fields)
+        if error is not None:
+            raise error
+        return fields, packed
+
+    def _frame(self) -> bytes:
+        if self._error is not None:
+            raise self._error
+        if self._reply is None:
+            raise TimedOut(f"{self.op}: no answer within {self.timeout:g} s")
+        return self._reply
 
 
 class QueryChannel:

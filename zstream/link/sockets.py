@@ -152,6 +152,11 @@ class Sockets:
         """Open a SUB."""
         return self._open(zmq.SUB, self._endpoints.publish)
 
+    def drop(self, port: Port) -> None:
+        """Close one of them."""
+        self._ports.remove(port)
+        port.close()
+
     def close(self) -> None:
         """Close all of it."""
         for port in self._ports:

@@ -17,7 +17,7 @@ from typing import Final
 from zstream import lifecycle
 from zstream.endpoints import Endpoints
 from zstream.errors import Closed
-from zstream.link.follows import FollowChannel, Sink
+from zstream.link.follows import FollowChannel
 from zstream.link.greeting import Greeting
 from zstream.link.inserts import InsertChannel, Tell
 from zstream.link.ports import Ports
@@ -70,9 +70,9 @@ class Link:
         self._has_more = self._is_late = False
         self._queries = QueryChannel(endpoints.query)
         self.greeting = Greeting(endpoints.query, self._queries.submit)
-        self._follows = FollowChannel()
+        self.follows = FollowChannel(endpoints.query, self._queries.submit)
         self._inserts = InsertChannel(
-            self._queries.submit, self._follow, self._leave, time.monotonic
+            self._queries.submit, self.follows.follow, self.follows.leave, time.monotonic
         )
         self._telling = Telling(outbox, on_refused)
         self._queue: MemoryQueue | None = None
@@ -98,7 +98,7 @@ class Link:
         Raises:
             Closed: The link is stopped, or belongs to the process that this one was forked from.
         """
-        self._do(lambda: self._queries.submit(request))
+        self.do(lambda: self._queries.submit(request))
         if self._is_stopped:  # perhaps before it saw this
             request.finish(error=Closed("the client is closed"))
         return request
@@ -111,15 +111,21 @@ class Link:
             tell: Hears what became of it, in the thread; without it ``on_refused`` hears of what
                 was refused, and the log.
         """
-        self._do(lambda: self._inserts.add(source, tell or self._telling.adopted))
+        self.do(lambda: self._inserts.add(source, tell or self._telling.adopted))
 
-    def follow(self, topic: bytes, sink: Sink) -> None:
-        """Subscribe; the sink is called in the thread. Raises Closed as ``submit`` does."""
-        self._do(lambda: self._follow(topic, sink))
+    def do(self, command: Callable[[], None]) -> None:
+        """Have something done in the thread. Raises Closed as ``submit`` does."""
+        if self._is_over():
+            raise Closed("the client is closed")
+        self._commands.append(command)
+        if self._is_dozing or self._thread is None:
+            self.wake()
+        if self._is_late:
+            raise Closed("the process is ending, and starts no more threads")
 
-    def leave(self, topic: bytes, sink: Sink) -> None:
-        """Unsubscribe. It takes no lock, so that a finalizer may call it."""
-        self._commands.append(lambda: self._leave(topic, sink))
+    def hand(self, command: Callable[[], None]) -> None:
+        """Have something done in the thread if it runs. It takes no lock: finalizers call it."""
+        self._commands.append(command)
         if self._bell is not None:
             self._bell.ring()
 
@@ -178,15 +184,6 @@ class Link:
     def _is_over(self) -> bool:
         return self._is_stopped or self._pid != os.getpid()
 
-    def _do(self, command: Callable[[], None]) -> None:
-        if self._is_over():
-            raise Closed("the client is closed")
-        self._commands.append(command)
-        if self._is_dozing or self._thread is None:
-            self.wake()
-        if self._is_late:
-            raise Closed("the process is ending, and starts no more threads")
-
     def _start(self) -> None:
         check_unpatched()  # once more: a worker may patch what it was forked with
         with self._start_lock:
@@ -213,7 +210,7 @@ class Link:
             self._sockets = Sockets(self._endpoints)
             self._ports = Ports(self._bell)
             self._insert: Port | None = None
-            self._publish: Port | None = None
+            self.follows.begin(self._open_publish, self._drop)
             try:
                 self._query = self._ports.watch(self._sockets.query())
                 while not (self._is_stopped or is_over()):
@@ -228,6 +225,7 @@ class Link:
             self._is_stopped = True
             self._outbox.close()
             self._queries.close()
+            self.follows.close()
             self._bell.close()
             lifecycle.forget(self)
 
@@ -236,7 +234,7 @@ class Link:
             self._commands.popleft()()
         self._read_monitors()
         self.greeting.turn(now)
-        self._has_more = self._publish is not None and self._follows.read(self._publish)
+        self._has_more = self.follows.turn(now)
         self._queries.turn(self._query, now)
         if self._queue is not None:
             self._queue.put(self._outbox.take())
@@ -265,7 +263,7 @@ class Link:
         else:
             times = [
                 self._queries.wake_at(), self._inserts.wake_at(), self.greeting.wake_at,
-                self._inserts.nap_until if is_napping else None,
+                self._inserts.nap_until if is_napping else None, self.follows.wake_at(),
             ]  # fmt: skip
             until = min((each for each in times if each is not None), default=math.inf)
             wait_ms = math.ceil(min(max(0.0, until - now), 60.0) * 1000)
@@ -283,18 +281,16 @@ class Link:
                 self._inserts.monitor(happened)
             elif port is self._query and not all(happened):
                 self._queries.disconnected()
+            elif port is self.follows.port:
+                self.follows.monitor(happened)
             is_connected = any(each.is_connected for each in (self._query, self._insert) if each)
             if is_connected != self.is_connected:
                 self.is_connected = is_connected
                 self._outbox.tell_connected(is_connected)
 
-    def _follow(self, topic: bytes, sink: Sink) -> None:
-        self._follows.follow(self._publish_port(), topic, sink)
+    def _open_publish(self) -> Port:
+        return self._ports.watch(self._sockets.publish())
 
-    def _leave(self, topic: bytes, sink: Sink) -> None:
-        self._follows.leave(self._publish_port(), topic, sink)
-
-    def _publish_port(self) -> Port:
-        if self._publish is None:
-            self._publish = self._ports.watch(self._sockets.publish())
-        return self._publish
+    def _drop(self, port: Port) -> None:
+        self._ports.forget(port)
+        self._sockets.drop(port)
