@@ -21,6 +21,7 @@ from traffic import END, make_event
 from zstream import Client
 from zstream.endpoints import Endpoints
 from zstream.errors import BufferFull, CursorLost, Error, TimedOut, Trimmed, Unavailable
+from zstream.tail import TailCore
 
 #: Seconds until a client gives up.
 PATIENCE_S: Final = 100.0
@@ -204,15 +205,14 @@ def last_cursor(path: Path) -> str | None:
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
     os.truncate(path, len(whole))
-    lines = [line for line in whole.splitlines() if line[0] != "#"]
-    return lines[-1].split()[3] if lines else None
+    lines = whole.splitlines()
+    # An event's line ends with the cursor behind it, and so does that of the begin.
+    return lines[-1].split()[-1] if lines else None
 
 
 def bound_feed(size: int) -> None:
     """Let so few bytes of publications wait in this process that a slow reader is overrun."""
-    import zstream.follower as module
-
-    module.Feed.__init__.__defaults__ = (size,)
+    TailCore.__init__.__kwdefaults__["backlog_bytes"] = size  # type: ignore[index]
 
 
 def main() -> None:
