@@ -72,11 +72,14 @@ class ClientBase:
 
     def _close(self) -> None:
         """Send what is left and stop. This is the one thing here that waits."""
-        for tail in list(self._tails):
-            tail.close()
+        self._close_tails()
         self._finalizer.detach()
         alone = min(self._options.timeout, lifecycle.EXIT_ALONE_S)
         self._link.drain(time.monotonic(), self._options.timeout, alone)
+
+    def _close_tails(self) -> None:
+        for tail in list(self._tails):
+            tail.close()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child; called by itself."""

@@ -4,7 +4,9 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import sysconfig
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +119,16 @@ def wait_until(happened: Callable[[], object], what: str) -> None:
     while not happened():
         if time.monotonic() > until:
             pytest.fail(f"{what}: not within {PATIENCE_S:g} s")
+
+
+def run_silent(url: str, kind: str, code: str) -> None:
+    """Run a script, with all warnings as errors; it must end well and say nothing."""
+    script = f"kind = {kind!r}\n{textwrap.dedent(code)}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", script], env=environment(url),
+        timeout=PATIENCE_S, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @contextmanager

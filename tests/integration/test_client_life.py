@@ -12,7 +12,7 @@ import pytest
 from zstream import Client, Closed
 from zstream.testing import Server, server
 
-from .support import PATIENCE_S, environment, wait_until
+from .support import PATIENCE_S, environment, run_silent, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +33,6 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.node.name
 
 
-def run(url: str, kind: str, code: str) -> None:
-    """Run a script, with all warnings as errors; it must end well and say nothing."""
-    script = f"kind = {kind!r}\n{textwrap.dedent(code)}"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", script], env=environment(url),
-        timeout=PATIENCE_S, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
 def numbers(client: Client, kind: str) -> list[int]:
     return sorted(event["n"] for event in client.items(kind=kind, end=10_000))
 
@@ -53,7 +43,7 @@ def numbers(client: Client, kind: str) -> list[int]:
 def test_the_end_of_the_process_sends_what_is_left(
     running: Server, client: Client, kind: str
 ) -> None:
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         from zstream import Client
         clients = [Client() for _ in range(3)]
         for n in range(3000):
@@ -63,7 +53,7 @@ def test_the_end_of_the_process_sends_what_is_left(
 
 
 def test_an_exit_handler_may_insert(running: Server, client: Client, kind: str) -> None:
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         import atexit
         from zstream import Client
         first = Client()
@@ -80,7 +70,7 @@ def test_an_exit_handler_of_an_interpreter_that_starts_no_more_threads(
     running: Server, client: Client, kind: str
 ) -> None:
     """Python 3.12 and newer refuse; so does this one, by a Thread.start that raises as theirs."""
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         import atexit, threading
         from zstream import Client, Closed
 
@@ -107,7 +97,7 @@ def test_an_exit_handler_of_an_interpreter_that_starts_no_more_threads(
 
 
 def test_an_insert_after_the_end_is_an_error(running: Server, client: Client, kind: str) -> None:
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         import atexit
 
         def work():
@@ -130,7 +120,7 @@ def test_an_insert_after_the_end_is_an_error(running: Server, client: Client, ki
     "end", ["raise SystemExit(0)", "sys.exit()", "threading.Thread(target=lambda: None).start()"]
 )
 def test_other_ends(running: Server, client: Client, kind: str, end: str) -> None:
-    run(running.url, kind, f"""
+    run_silent(running.url, kind, f"""
         import sys, threading
         from zstream import Client
         c = Client()
@@ -193,7 +183,7 @@ def test_use_and_close_at_the_same_time(running: Server, kind: str) -> None:
 
 
 def test_a_forked_child_has_its_own(running: Server, client: Client, kind: str) -> None:
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         import os, warnings
         warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
         from zstream import Client, Closed
@@ -268,7 +258,7 @@ def test_multiprocessing_children(
 
 def test_forks_in_the_middle_of_everything(running: Server, client: Client, kind: str) -> None:
     """Other threads hold every lock at some fork; no child hangs."""
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         import os, threading, warnings
         warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
         from zstream import Client
@@ -310,7 +300,7 @@ def test_forks_in_the_middle_of_everything(running: Server, client: Client, kind
 
 
 def test_signal_handlers_may_insert(running: Server, client: Client, kind: str) -> None:
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         import signal
         from zstream import Client
         c = Client(timeout=30)
@@ -338,7 +328,7 @@ def test_signal_handlers_may_insert(running: Server, client: Client, kind: str) 
 
 
 def test_ctrl_c_ends_a_wait_and_nothing_else(running: Server, client: Client, kind: str) -> None:
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         import signal
         from zstream import Client
         c = Client(timeout=30)
@@ -357,7 +347,7 @@ def test_ctrl_c_ends_a_wait_and_nothing_else(running: Server, client: Client, ki
 
 
 def test_finalizers_may_insert(running: Server, client: Client, kind: str) -> None:
-    run(running.url, kind, """
+    run_silent(running.url, kind, """
         import gc
         from zstream import Client
         c = Client(timeout=30)

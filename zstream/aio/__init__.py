@@ -11,5 +11,6 @@
 """
 
 from zstream.aio.client import AsyncClient
+from zstream.aio.tail import AsyncTail
 
-__all__ = ["AsyncClient"]
+__all__ = ["AsyncClient", "AsyncTail"]

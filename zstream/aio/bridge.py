@@ -5,8 +5,11 @@ import threading
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable
 from concurrent import futures
+from typing import TypeVar
 
 from zstream.outbox import Outbox
+
+T = TypeVar("T")
 
 
 def post(loop: AbstractEventLoop, waiting: "Future[None]") -> None:
@@ -22,6 +25,47 @@ def wake(waiting: "Future[None]") -> None:
     """Wake whoever awaits the future, unless he was woken or gave up."""
     if not waiting.done():
         waiting.set_result(None)
+
+
+class Waiters:
+    """Tasks of any loops, which wait for the same thing."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[AbstractEventLoop, Future[None]]] = []
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._waiting)
+
+    def wake(self) -> None:
+        """Wake them all; from any thread."""
+        for loop, waiting in list(self._waiting):
+            post(loop, waiting)
+
+    async def wait(self, until: float | None, look: Callable[[], T | None]) -> T | None:
+        """Wait until they are woken, or by the loop's clock it is time.
+
+        Args:
+            until: When to stop waiting, or None.
+            look: What to wait for may be there already; looked for once.
+
+        Returns:
+            What ``look`` found; then there is no waiting, and nothing to be cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        waiting: Future[None] = loop.create_future()
+        self._waiting.append((loop, waiting))
+        timer = None if until is None else loop.call_at(until, wake, waiting)
+        try:
+            found = look()  # at what came before it was known who waits
+            if found is None:
+                await waiting
+            return found
+        finally:
+            self._waiting.remove((loop, waiting))
+            if timer is not None:
+                timer.cancel()
 
 
 async def wait_until(outbox: Outbox, happened: Callable[[], bool], timeout: float | None) -> None:

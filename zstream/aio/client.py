@@ -14,12 +14,13 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from zstream import calls
 from zstream.aio.bridge import in_thread, post, wait_until, wake
+from zstream.aio.tail import AsyncTail
 from zstream.base import ClientBase
 from zstream.calls import Call
 from zstream.errors import BufferFull, Error
 from zstream.event import Page
 from zstream.packing import Fields
-from zstream.queries import Filter, make_query, make_trim
+from zstream.queries import Filter, make_filter, make_query, make_start, make_trim
 from zstream.times import Time
 
 T = TypeVar("T")
@@ -184,6 +185,20 @@ class AsyncClient(ClientBase):
                 self._link.wake()
         return request.result()
 
+    # ------------------------------------------------------------ following
+
+    async def tail(
+        self, filter: Filter | None = None, /, *, after: int | str | None = None,
+        since: Time | None = None, **keys: Any,
+    ) -> AsyncTail:  # fmt: skip
+        """Follow events as they are committed, oldest first, as `zstream.Client.tail`."""
+        wanted = make_filter(filter, keys)
+        start = make_start(after, since, self._tz)
+        tail = AsyncTail(self, self._link, start, wanted, self._options.timeout)
+        self._tails.add(tail)
+        await tail.start()
+        return tail
+
     # ------------------------------------------------------------ the rest
 
     async def stats(self) -> dict[str, Any]:
@@ -193,6 +208,10 @@ class AsyncClient(ClientBase):
     async def close(self) -> None:
         """Send what is left and stop, as `zstream.Client.close`."""
         await in_thread(self._close)
+
+    def _close_tails(self) -> None:
+        for tail in list(self._tails):
+            tail._end()
 
     async def __aenter__(self) -> Self:
         return self
