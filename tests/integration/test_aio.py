@@ -105,7 +105,7 @@ def test_making_one_does_nothing(nobody: str) -> None:
 
 @asynchronous
 async def test_nobody_there(nobody: str) -> None:
-    async with AsyncClient(nobody, timeout=0.1) as client:
+    async with AsyncClient(nobody, timeout=0.05) as client:
         calls = (client.ping, client.count, client.tail, lambda: client.insert({}, wait=True))
         for call in calls:
             with pytest.raises(Unavailable, match="that its query endpoint"):
@@ -232,7 +232,7 @@ async def test_who_closes_lets_others_work(running: Server, kind: str) -> None:
 
 @asynchronous
 async def test_a_close_ends_what_waits(nobody: str) -> None:
-    client = AsyncClient(nobody, buffer_bytes=100, on_full="block", timeout=0.2)
+    client = AsyncClient(nobody, buffer_bytes=100, on_full="block", timeout=0.05)
     await client.insert({"text": "x" * 90})
     waits = [
         asyncio.ensure_future(call) for call in (client.insert({"text": "x" * 90}), client.ping())
@@ -353,6 +353,7 @@ def test_a_loop_that_ends_in_the_middle_takes_nobody_with_it(running: Server, ki
         loop.run_until_complete(begin())
         loop.close()
     # The reply and the confirmation come, and nobody is there to hear of them.
+    asyncio.run(client.flush(PATIENCE_S))
     assert asyncio.run(client.count(kind=kind)) == 1
     assert client._link._thread is not None
     assert client._link._thread.is_alive()
