@@ -7,6 +7,8 @@ Each writes into a folder, under its name: ``.began`` once it has, ``.count`` ho
 sometimes the cursor; lines with # are notes). What was written is there after SIGKILL.
 """
 
+import asyncio
+import inspect
 import json
 import os
 import sys
@@ -19,6 +21,7 @@ from typing import Any, Final, TextIO
 from traffic import END, make_event
 
 from zstream import Client
+from zstream.aio import AsyncClient, AsyncTail
 from zstream.endpoints import Endpoints
 from zstream.errors import BufferFull, CursorLost, Error, TimedOut, Trimmed, Unavailable
 from zstream.tail import TailCore
@@ -49,9 +52,39 @@ class Files:
         made.rename(self.path("result"))
 
 
-def make_client(told: dict[str, Any], **options: Any) -> Client:
+class Blocking:
+    """An asynchronous client, or a tail of one, for a thread that waits."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, of: Any) -> None:
+        self._loop, self._of = loop, of
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._of, name)
+        return (lambda *args, **more: self._call(found, args, more)) if callable(found) else found
+
+    def _call(self, what: Any, args: Any, more: Any) -> Any:
+        result = what(*args, **more)
+        if inspect.isawaitable(result):
+            result = self._loop.run_until_complete(result)
+        return Blocking(self._loop, result) if isinstance(result, AsyncTail) else result
+
+    def __enter__(self) -> "Blocking":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        if isinstance(self._of, AsyncClient):
+            self._loop.close()
+
+
+def make_client(told: dict[str, Any], **options: Any) -> Any:
+    """The client of a role; ``asynchronous`` says which kind."""
     url = Endpoints(*told["url"]) if isinstance(told["url"], list) else told["url"]
-    return Client(url, **{"timeout": 5.0, **told.get("options", {}), **options})
+    options = {"timeout": 5.0, **told.get("options", {}), **options}
+    if not told.get("asynchronous"):
+        return Client(url, **options)
+    loop = asyncio.new_event_loop()
+    return Blocking(loop, AsyncClient(url, **options))
 
 
 def produce(told: dict[str, Any]) -> None:

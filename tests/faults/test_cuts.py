@@ -75,7 +75,8 @@ def test_network(
     began, clients = time.monotonic(), Clients(tmp_path)
     filters = {name: FILTERS[name] for name in ("everything", "many")}
     clients.start("two", "follow", url=proxy.url, filters=filters, feed=1 << 17)
-    clients.start("long", "follow", url=proxy.url, filter=FILTERS["long"], after=0)
+    told = {"filter": FILTERS["long"], "after": 0, "asynchronous": True}
+    clients.start("long", "follow", url=proxy.url, **told)
     clients.await_started(*filters, "long")
     producers = {"p0": {"on_full": "block", "buffer_bytes": 1 << 18}, "p1": {}}
     for p, (name, options) in enumerate(producers.items()):

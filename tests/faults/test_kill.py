@@ -128,7 +128,7 @@ def test_kills(
     names = [f"p{p}" for p in range(PRODUCERS)]
     for p, name in enumerate(names):
         options = {"on_full": "block", "buffer_bytes": rng.choice((1 << 18, 1 << 20, 1 << 22))}
-        told = {"p": p, "count": INSERTS * soak, "options": options}
+        told = {"p": p, "count": INSERTS * soak, "options": options, "asynchronous": p == 2}
         clients.start(name, "produce", url=daemon.url, poison=POISON, **told)
     total, kills = PRODUCERS * INSERTS * soak, KILLS * soak
 
@@ -144,7 +144,8 @@ def test_kills(
         for number in range(1, kills):
             tell(killer.kill(total * number // kills))
             if number == kills // 2:
-                clients.start("late", "follow", url=daemon.url, filter={}, after=0)
+                told = {"filter": {}, "after": 0, "asynchronous": True}
+                clients.start("late", "follow", url=daemon.url, **told)
         daemon.start()
         results = [clients.result(name) for name in names]
     daemon.insert_end()
