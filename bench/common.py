@@ -103,12 +103,21 @@ def say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
+def command(words: Sequence[str]) -> str:
+    """A command line to try a script again, without the folder that this machine gave it."""
+    kept = [f"bench/{Path(words[0]).name}", *words[1:]]
+    if "--folder" in kept:
+        at = kept.index("--folder")
+        del kept[at : at + 2]
+    return " ".join(["python", *kept])
+
+
 def report(bench: str, **figures: Any) -> None:
     """Print one result with what is needed to understand it later."""
     line = {
         "bench": bench,
         **figures,
-        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": command(sys.argv),
         "date": datetime.now(UTC).date().isoformat(),
         "version": __version__,
         "python": platform.python_version(),

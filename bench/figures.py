@@ -1,64 +1,9 @@
 """The figures that were asked for, and whether the results of a run reach them."""
 
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-Line = dict[str, Any]
-
-
-class Results:
-    """What the scripts printed in the last run of each.
-
-    Args:
-        folder: Holds a file of JSON lines for each stage.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._lines = {
-            path.stem: [json.loads(line) for line in path.read_text().splitlines()]
-            for path in sorted(folder.glob("*.jsonl"))
-        }
-        path = folder / "machine.json"
-        self.machine: Line = json.loads(path.read_text()) if path.exists() else {}
-
-    def all(self, stage: str, **wanted: Any) -> list[Line]:
-        """The lines of a stage whose fields have these values."""
-        return [
-            line
-            for line in self._lines.get(stage, [])
-            if all(line.get(name) == value for name, value in wanted.items())
-        ]
-
-    def one(self, stage: str, **wanted: Any) -> Line:
-        """The first such line.
-
-        Raises:
-            LookupError: There is none: it was not measured.
-        """
-        for line in self.all(stage, **wanted):
-            return line
-        raise LookupError(f"{stage}: {wanted}")
-
-    def failures(self) -> Iterator[str]:
-        """The stages that did not end well, and how they ended."""
-        for stage, lines in self._lines.items():
-            for line in lines:
-                if "failed" in line:
-                    yield f"{stage}: {line['failed']}"
-
-
-class Figure(NamedTuple):
-    """One of the figures: in words, whether it is met, and the command that measured it."""
-
-    measured: str
-    met: bool
-    command: str
-
-
-def ratio(one: float, other: float) -> str:
-    return f"{one / other:.2f}"
+import figures_live
+from lines import Figure, Results, millions, ratio
 
 
 def inserts(results: Results) -> Figure:
@@ -139,10 +84,6 @@ PEERS = {
     "UmaDB": ("UmaDB",),
     "PostgreSQL": ("PostgreSQL, lateral join", "PostgreSQL, = ANY"),
 }
-
-
-def millions(line: Line) -> str:
-    return f"{line['events'] / 1e6:g} M"
 
 
 def late(results: Results) -> Figure:
@@ -239,4 +180,5 @@ ASKED: tuple[tuple[str, str, Callable[[Results], Figure]], ...] = (
     ("start of the daemon on 10 M events, to the ready line, median", "≤ 1.5 s", start),
     ("daemon resident, default settings, 85-byte and 3 KB bodies", "≤ 400 MB", memory),
     ("disk an event, 85-byte events with 3 keys, all files", "≤ 220 B", disk),
+    *figures_live.ASKED,
 )  # fmt: skip

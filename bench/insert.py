@@ -106,8 +106,9 @@ def tell(zstream: Zstream, size: int, table: Table | None, rates: list[int], set
     report(
         "insert", who="zstream", events=count, per_s=round(mean), slices=zstream.rates, **figures,
         longest_stop_s=round(max(zstream.stops), 3), cpu_s=round(zstream.cpu, 1),
-        settled_per_s=round(count / (zstream.took + zstream.settled)), store=zstream.running.store,
-        transport=zstream.running.endpoints.insert, setting="SQLite, synchronous=FULL",
+        settled_per_s=round(count / (zstream.took + zstream.settled)),
+        store=zstream.running.store.partition(":")[0], transport=zstream.running.endpoints.insert,
+        setting="SQLite, synchronous=FULL",
     )  # fmt: skip
 
 

@@ -59,6 +59,14 @@ def arrays(pool: Sequence[bytes], size: int, times: Iterator[int]) -> Messages:
     return messages
 
 
+def plain_arrays(pool: Sequence[bytes], size: int) -> list[bytes]:
+    """The pool as messages of ``size`` events without a time, as a client's batches are."""
+    return [
+        b"\xdc" + len(some).to_bytes(2, "big") + b"".join(some)
+        for some in (pool[first : first + size] for first in range(0, len(pool), size))
+    ]
+
+
 def spread(first: int, step: int, late_share: float = 0.0, late_us: int = 0) -> Iterator[int]:
     """Times in µs, ``step`` apart; ``late_share`` of them are up to ``late_us`` too early."""
     chance = random.Random(3)

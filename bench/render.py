@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from figures import ASKED, Line, Results, millions
+from figures import ASKED
+from lines import Line, Results, millions
 from plot import chart
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,11 +174,81 @@ def loaded(results: Results) -> str:
 
 def tails(results: Results) -> str:
     rows = [
-        [f"{line['rate']} events/s", line["p50_ms"], line["p99_ms"]]
+        [line["who"], line.get("p50_ms", ""), line.get("p99_ms", ""),
+         line.get("setting", line.get("absent"))]
         for line in results.all("tail")
-        if "p50_ms" in line
+        if "who" in line
+    ]  # fmt: skip
+    return table(["insert to delivery, 500 events/s", "p50 ms", "p99 ms", "set so"], rows)
+
+
+def streams(results: Results) -> str:
+    rows = []
+    for line in (*results.all("live"), *results.all("replay")):
+        way = line.get("way") or "from the beginning"
+        if "absent" in line:
+            rows.append([line["who"], "", "", line["absent"]])
+        elif "per_s" in line:
+            rows.append([line["who"], WAYS.get(way, way), f"{line['per_s']:,}", line["setting"]])
+    return table(["one reader of everything", "what", "events/s", "set so"], rows)
+
+
+#: What the ways to feed a reader are called in a table.
+WAYS = {
+    "as fast as it reads": "live, fed as fast as it reads",
+    "as fast as it goes": "live, fed as fast as the daemon takes it",
+    "what waited for it": "live, what was committed while it stood still",
+    "from the beginning": "history",
+    "while inserting at full rate": "history, while inserting at full rate",
+}
+
+
+def resends(results: Results) -> str:
+    lines = results.all("resend")
+    rows = [
+        [line["who"], line["processes"], f"{line['per_s']:,}", line["to_raw"], line["own_us"],
+         line["daemon_us"]]
+        for line in lines
+        if "to_raw" in line
+    ]  # fmt: skip
+    calls = [[line["who"], line["median_us"], line["p99_us"]] for line in lines if "calls" in line]
+    head = ["inserts in arrays of up to 1,000", "processes", "events/s", "to raw PUSH",
+            "producer, µs an event", "daemon, µs an event"]  # fmt: skip
+    return f"{table(head, rows)}\n{table(['a call', 'median µs', 'p99 µs'], calls)}"
+
+
+def followers(results: Results) -> str:
+    rows = [
+        [f"{line['filters']:,}, {line['who']}" if line["filters"] else "none",
+         f"{line['per_s']:,}", line["to_none"], f"{line['delivered']:,} of {line['events']:,}",
+         line["cpu_us_per_event"]]
+        for line in results.all("followers")
+        if "filters" in line
+    ]  # fmt: skip
+    head = ["live filters", "inserts/s", "to none", "events delivered, of so many inserted",
+            "daemon, µs an event"]  # fmt: skip
+    return table(head, rows)
+
+
+def heals(results: Results) -> str:
+    rows = [
+        [line["way"], f"{line['burst']:,}", f"{line['missed']:,}", line["median_s"],
+         line["longest_s"], line["heals"]]
+        for line in results.all("heal")
+        if "burst" in line
+    ]  # fmt: skip
+    head = ["while the burst came", "events of the burst", "missed, at least", "median s",
+            "longest s", "heals in all turns"]  # fmt: skip
+    return table(head, rows)
+
+
+def in_asyncio(results: Results) -> str:
+    rows = [
+        [line["what"], f"{line['sync_per_s']:,}", f"{line['async_per_s']:,}", line["ratio"]]
+        for line in results.all("aio")
+        if "ratio" in line
     ]
-    return table(["insert to live tail, one event at a time", "p50 ms", "p99 ms"], rows)
+    return table(["a second", "`Client`", "`AsyncClient`", "ratio"], rows)
 
 
 def weights(results: Results) -> str:
@@ -213,7 +284,8 @@ COMMON = ("bench", "command", "date", "version", "python", "machine")
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "machine": machine, "asked": asked, "rates": rates, "flat": flat, "queries": queries,
     "feeds": feeds, "walks": walks, "loaded": loaded, "tails": tails, "weights": weights,
-    "steps": steps,
+    "steps": steps, "streams": streams, "resends": resends, "followers": followers,
+    "heals": heals, "in_asyncio": in_asyncio,
 }  # fmt: skip
 PLOTS: dict[str, Callable[[Results], str | None]] = {"flat": flat_plot, "walk": walk_plot}
 
