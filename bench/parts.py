@@ -44,7 +44,7 @@ class Part:
             raise TimeoutError(f"a part said nothing for {within:.0f} s")
         try:
             said = self._orders.recv()
-        except EOFError as error:
+        except (EOFError, ConnectionError) as error:
             raise RuntimeError("a part ended without a word") from error
         if isinstance(said, _Failure):
             raise RuntimeError(str(said))
