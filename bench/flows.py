@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from common import events
+from filling import settle
 from parts import Part, number, part
 from producer import packed
 from streams import CHUNK, See, Starts, Stream, System, kinds, started
@@ -159,6 +160,8 @@ class Flow(NamedTuple):
         marks: list[float] = self.reader.hear()
         if (len(marks) - 1) * CHUNK != sent:
             raise RuntimeError(f"{self.who}: {sent:,} were sent, {len(marks) - 1} thousand read")
+        if self.system.server is not None:  # what it owes its index must not disturb the next
+            settle(self.system.server.pid, sent)
         return marks
 
     def replay(self, seconds: float, count: int) -> list[float]:

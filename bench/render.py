@@ -189,7 +189,9 @@ def streams(results: Results) -> str:
         if "absent" in line:
             rows.append([line["who"], "", "", line["absent"]])
         elif "per_s" in line:
-            rows.append([line["who"], WAYS.get(way, way), f"{line['per_s']:,}", line["setting"]])
+            healed = f", {line['heals']} heals" if "heals" in line else ""
+            what = WAYS.get(way, way) + healed
+            rows.append([line["who"], what, f"{line['per_s']:,}", line["setting"]])
     return table(["one reader of everything", "what", "events/s", "set so"], rows)
 
 
@@ -197,7 +199,6 @@ def streams(results: Results) -> str:
 WAYS = {
     "as fast as it reads": "live, fed as fast as it reads",
     "as fast as it goes": "live, fed as fast as the daemon takes it",
-    "what waited for it": "live, what was committed while it stood still",
     "from the beginning": "history",
     "while inserting at full rate": "history, while inserting at full rate",
 }
