@@ -12,6 +12,7 @@ import pytest
 
 from zstream import Client
 from zstream.errors import BufferFull, FlushError
+from zstream.tail import TailCore
 
 from .proxy import SOCKETS, Proxy
 from .running import PATIENCE_S, Child, Clients, Daemon, wait_until
@@ -129,6 +130,22 @@ def test_a_stopped_follower(tmp_path: Path, daemon: Daemon, soak: int, tell: Tol
     clients.result("tail")
     check_tail("tail", clients.got("tail"), daemon.rows())
     assert daemon.ask("info")["heals"] >= 1
+
+
+def test_a_small_backlog(
+    daemon: Daemon, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader who is now behind and now waits gets all of each burst before the next one comes."""
+    monkeypatch.setitem(TailCore.__init__.__kwdefaults__, "backlog_bytes", 60_000)
+    n = 0
+    with Client(daemon.url) as client, Client(daemon.url) as other, other.tail() as tail:
+        for _ in range(60):
+            burst = range(n, n := n + rng.randint(1, 1_500))
+            for number in burst:
+                client.insert(make_event(0, number))
+                if number % 200 == 0:
+                    client.flush(PATIENCE_S)
+            assert [tail.get(PATIENCE_S)["n"] for _ in burst] == list(burst)
 
 
 @pytest.mark.parametrize("on_full", ["drop", "raise", "block"])
