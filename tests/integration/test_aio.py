@@ -253,8 +253,11 @@ async def test_a_cancelled_query_is_forgotten(running: Server, kind: str) -> Non
         await client.insert_many(many(kind, 3), wait=True)
         queries = client._link._queries
         with frozen(running.pid):
-            for _ in range(30):  # more than may be under way at once
-                await cancelled(client.items(kind=kind), lambda: queries._sent)
+            for n in range(30):  # more than may be under way at once
+                await cancelled(
+                    client.items(kind=kind),
+                    lambda n=n: len(queries._sent) > n or queries._waiting,
+                )
             await eventually(lambda: not queries._waiting, "those that were not sent are forgotten")
             assert len(queries._sent) == 12  # the daemon has them, and counts them
             with pytest.raises(TimeoutError):
