@@ -2,6 +2,7 @@
 # make demo    a throwaway daemon, and what it does, in one terminal
 # make test    the tests; make test ARGS="-k settings"
 # make faults  kills daemons and cuts the power; make faults ARGS="--soak 20" for longer
+# make frameworks   the recipes of docs/frameworks.md, run with Django, FastAPI, Celery, gunicorn
 # make bench   all benchmarks, 25 minutes, and docs/benchmarks.md; make bench-quick tries them out
 # make lint, make types, make clean
 #
@@ -22,7 +23,7 @@ endif
 BEFORE := $(shell sed -n 's/^executable = //p' $(VENV)/pyvenv.cfg 2>/dev/null)
 CANDIDATES = $(or $(PYTHON),$(BEFORE) python3 python3.14 python3.13 python3.12 python3.11 python)
 
-.PHONY: run demo test faults lint types bench bench-quick clean
+.PHONY: run demo test faults frameworks lint types bench bench-quick clean
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -36,6 +37,9 @@ test: $(VENV)/.dev
 
 faults: $(VENV)/.dev
 	$(BIN)/pytest tests/faults --dist=load -rA --show-capture=no $(ARGS)
+
+frameworks: $(VENV)/.frameworks
+	$(BIN)/pytest tests/frameworks $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -76,6 +80,11 @@ $(READY): setup.cfg pyproject.toml
 $(VENV)/.dev: $(READY)
 	@echo "Installing what tests and checks need …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.frameworks: $(VENV)/.dev
+	@echo "Installing the frameworks …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[frameworks]'
 	@touch $@
 
 $(VENV)/.bench: $(READY)
