@@ -209,6 +209,7 @@ def adopt(told: dict[str, Any]) -> None:
     folder, until = Path(told["options"]["spool"]), time.monotonic() + PATIENCE_S
     client = make_client(told)
     client.insert(make_event(told["p"], 0))
+    client.flush(PATIENCE_S)  # its own lane is there then
     files.begin()
     while len(lanes := list(folder.glob("lane-*.db"))) > 1:
         if time.monotonic() > until:

@@ -3,6 +3,7 @@
 import random
 import resource
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -87,6 +88,50 @@ def test_full_disk(tmp_path: Path, rng: random.Random, soak: int, tell: Told) ->
             tell("killed the daemon on a full disk")
     traffic.check()
     daemon.stop()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit(2) makes the disk full")
+def test_full_disk_of_a_spool(tmp_path: Path, rng: random.Random, soak: int, tell: Told) -> None:
+    """What has no room in the spool waits in memory; what was inserted is stored, once."""
+    daemon, clients = Daemon(tmp_path), Clients(tmp_path)
+    daemon.start()
+    options = {"spool": str(tmp_path / "spool"), "on_full": "block", "buffer_bytes": 1 << 19}
+    clients.start("p0", "produce", url=daemon.url, p=0, pace=(100, 0.01), options=options)
+    clients.await_started("p0")
+    pid, pause = clients.running["p0"].pid, threading.Event()
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    for _ in range(2 * soak):
+        goal = clients.count("p0") + SHARE
+        wait_until(lambda goal=goal: clients.count("p0") >= goal, "it inserts")
+        daemon.kill()
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (rng.randint(50, 300) << 10, hard))
+        tell("killed the daemon, and filled the disk of a spool")
+        wait_until(is_standing(clients), "the buffer is full")
+        if rng.random() < 0.5:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+            pause.wait(rng.uniform(0, 0.5))
+        daemon.start()
+        pause.wait(rng.uniform(0, 0.5))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+    clients.stop("p0")
+    result = clients.result("p0")
+    check_accounts([result])
+    check_store(daemon.rows(), {0: range(result["count"])})
+    daemon.stop()
+
+
+def is_standing(clients: Clients) -> Callable[[], bool]:
+    """Whether a producer has inserted nothing for some time: it waits for room."""
+    seen, since = -1, 0.0
+
+    def look() -> bool:
+        nonlocal seen, since
+        clients.check()
+        if clients.count("p0") != seen:
+            seen, since = clients.count("p0"), time.monotonic()
+        return time.monotonic() > since + 0.5
+
+    return look
 
 
 def test_clock(tmp_path: Path, rng: random.Random, soak: int, tell: Told) -> None:

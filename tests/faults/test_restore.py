@@ -9,7 +9,7 @@ import shutil
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -23,15 +23,17 @@ from .running import PATIENCE_S, Clients, Daemon, wait_until
 from .traffic import FILTERS, Row, check_numbers, check_tail, make_event, wanted
 
 #: Inserts of each producer until a copy is taken, and about as many until it is put back.
-SHARE: Final = 1_500
-PRODUCERS: Final = ("memory", "spool")
+SHARE: Final = 1_000
+#: The last one is killed when the daemon goes, and what it leaves is adopted.
+PRODUCERS: Final = ("memory", "spool", "orphan")
 #: Name, filter, options of a follower.
 FOLLOWERS: Final = (
     ("live", {}, {}),
     ("stopped", {}, {}),
-    ("slow", FILTERS["one"], {"slow": (50, 0.05), "feed": 1 << 15}),
+    ("slow", FILTERS["one"], {"slow": (100, 0.03), "feed": 1 << 15}),
     ("many", FILTERS["many"], {"after": 0}),
-    ("killed", {}, {"resume": True, "slow": (20, 0.01)}),
+    ("long", FILTERS["long"], {"asynchronous": True}),
+    ("killed", {}, {"resume": True, "slow": (300, 0.01)}),
 )
 
 Told = Callable[[str], None]
@@ -104,6 +106,9 @@ def replace(folder: Path, way: str, rng: random.Random) -> None:
     copy.take()
     progress(SHARE * 2 + rng.randrange(SHARE))
     rng.choice((daemon.kill, daemon.stop))()
+    orphaned = clients.count("orphan")
+    pause.wait(rng.uniform(0.5, 0.8))
+    clients.kill("orphan")
     old = rows_of(daemon.store, folder / "old")
     copy.put_back()
     kept = rows_of(daemon.store, folder / "kept") if way != "emptied" else []
@@ -111,18 +116,22 @@ def replace(folder: Path, way: str, rng: random.Random) -> None:
     clients.again("killed")
     pause.wait(rng.uniform(0, 0.3))
     clients.running["stopped"].send(signal.SIGCONT)
-    progress(SHARE * 4)
-    for name in PRODUCERS:
+    progress(SHARE * 4, PRODUCERS[:2])
+    for name in PRODUCERS[:2]:
         clients.stop(name)
-    results = [clients.result(name) for name in PRODUCERS]
+    results = [clients.result(name) for name in PRODUCERS[:2]]
     assert [result["stats"]["lost"] for result in results] == [0, 0]
+    told = {"p": len(PRODUCERS), "options": {"spool": str(folder / "spool")}}
+    clients.start("heir", "adopt", url=daemon.url, **told)
+    assert clients.result("heir")["left"] == []
     daemon.insert_end()
     ended = {name: clients.result(name)["ended"] for name, _, _ in FOLLOWERS}
     rows = daemon.rows()
     daemon.stop()
     assert rows[: len(kept)] == kept
     for p, result in enumerate(results):
-        check_producer(p, result["count"], kept, old, rows)
+        check_producer(p, range(result["count"], result["count"] + 1), kept, old, rows)
+    check_producer(2, range(orphaned, clients.count("orphan") + 60), kept, old, rows)
     for name, filter, _ in FOLLOWERS:
         check_follower(
             name, clients.got(name), ended[name], wanted(filter, old), wanted(filter, rows)
@@ -136,32 +145,40 @@ def start(clients: Clients, daemon: Daemon, rng: random.Random) -> None:
         clients.start(name, "follow", url=daemon.url, filter=filter, fragile=True, **more)
     clients.await_started(*(name for name, _, _ in FOLLOWERS))
     for p, name in enumerate(PRODUCERS):
-        options = {"spool": str(clients.folder / "spool")} if name == "spool" else {}
+        options = {} if name == "memory" else {"spool": str(clients.folder / "spool")}
         pace = rng.choice(((10, 0.005), (100, 0.05)))
         told = {"p": p, "pace": pace, "options": options}
         clients.start(name, "produce", url=daemon.url, **told)
     clients.await_started(*PRODUCERS)
 
 
-def waiter(clients: Clients) -> Callable[[int], None]:
-    def wait(goal: int) -> None:
+def waiter(clients: Clients) -> Callable[..., None]:
+    def wait(goal: int, names: Sequence[str] = PRODUCERS) -> None:
         def is_there() -> bool:
             clients.check()
-            return min(map(clients.count, PRODUCERS)) >= goal
+            return min(map(clients.count, names)) >= goal
 
         wait_until(is_there, f"{goal} inserts")
 
     return wait
 
 
-def check_producer(p: int, count: int, kept: list[Row], old: list[Row], rows: list[Row]) -> None:
-    """What the copy had, and from some event on all that the replaced store had, and the rest."""
+def check_producer(p: int, counts: range, kept: list[Row], old: list[Row], rows: list[Row]) -> None:
+    """What the copy had, and from some event on all that the replaced store had, and the rest.
+
+    Args:
+        p: Of the producer.
+        counts: How many it may have inserted.
+        kept, old, rows: What is in the copy, was in the store, and is in it now.
+    """
     before, had, now = ([n for _, q, n in each if q == p] for each in (kept, old, rows))
     check_numbers(f"of {p}, in the copy", before, range(len(before)))
     check_numbers(f"of {p}, before", had, range(len(had)))
     after = now[len(before) :]
+    count = max(now, default=-1) + 1
     first = after[0] if after else count
     assert len(before) <= first <= len(had), f"{p}: {len(before)}, {first}, {len(had)}"
+    assert max(count, len(had)) in counts, f"{p}: {count} of {counts}"
     check_numbers(f"of {p}, later", after, range(first, count))
 
 
