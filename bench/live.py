@@ -30,7 +30,7 @@ def tell(flow: Flow, way: str, rates: list[float], **more: object) -> None:
 
 
 def main() -> None:
-    options = arguments(__doc__, seconds=(3, 0), turns=(3, 1))
+    options = arguments(__doc__, seconds=(2, 0), turns=(3, 1))
     seconds = options.seconds or 0.2
     starts: Starts = {
         "zstream": lambda: zstream(options.store),
