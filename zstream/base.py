@@ -5,7 +5,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zstream import lifecycle
 from zstream.endpoints import Endpoints
@@ -16,6 +16,9 @@ from zstream.options import Options, find_endpoints
 from zstream.outbox import OnFull, Outbox
 from zstream.packing import Default, Packer
 from zstream.patched import check_unpatched
+
+if TYPE_CHECKING:
+    from zstream.spool.thread import Spool
 
 
 class ClientBase:
@@ -29,6 +32,8 @@ class ClientBase:
         buffer_bytes: int = 64 << 20,
         on_full: OnFull = "drop",
         spool: str | os.PathLike[str] | None = None,
+        spool_sync: float = 0.05,
+        spool_bytes: int = 1 << 30,
         default: Default | None = None,
         tz: tzinfo | None = None,
         on_refused: OnRefused | None = None,
@@ -36,7 +41,9 @@ class ClientBase:
         check_unpatched()
         self._endpoints = find_endpoints(url)
         self.url = self._endpoints.query
-        self._options = Options(timeout, buffer_bytes, on_full, spool, default, tz, on_refused)
+        self._options = Options(
+            timeout, buffer_bytes, on_full, spool, spool_sync, spool_bytes, default, tz, on_refused
+        )
         self._packer = Packer(default, tz)
         self._begin()
         lifecycle.track(self)
@@ -48,10 +55,20 @@ class ClientBase:
     def _begin(self) -> None:
         options = self._options
         self._outbox = Outbox(options.buffer_bytes, options.on_full, options.on_refused is None)
-        self._link = Link(self._endpoints, self._outbox, options.on_refused)
+        self._spool = self._make_spool()
+        self._link = Link(self._endpoints, self._outbox, options.on_refused, self._spool)
         self._tails: weakref.WeakSet[Any] = weakref.WeakSet()
         self._finalizer = weakref.finalize(self, self._link.retire)
         self._finalizer.atexit = False
+
+    def _make_spool(self) -> "Spool | None":
+        spool = self._options.spool
+        if spool is None:
+            return None
+        from zstream.spool.thread import Spool  # it needs sqlite3, which others need not load
+
+        sync_s, limit = self._options.spool_sync, self._options.spool_bytes
+        return Spool(os.fspath(spool), self.url, sync_s, limit, self._outbox)
 
     def _submit(
         self, op: str, fields: Mapping[str, Any], packed: Mapping[str, bytes] | None = None,
@@ -68,6 +85,7 @@ class ClientBase:
             "connected": self._link.is_connected,
             "daemon": self._link.greeting.version,
             "problem": self._link.greeting.problem,
+            "spool": self._spool.stats() if self._spool is not None else None,
         }
 
     def _close(self) -> None:

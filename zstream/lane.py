@@ -249,7 +249,7 @@ class Lane:
         self.restarts += 1
         self.is_over = not self._source.restart()
         if not self.is_over:
-            self._begin(0, False)
+            self._begin(0, self._source.resumes)
 
     def wake_at(self) -> float | None:
         """When ``ask`` or ``offer`` may have something to say without any other input."""

@@ -26,24 +26,32 @@ class Options:
     buffer_bytes: int
     on_full: OnFull
     spool: str | os.PathLike[str] | None
+    spool_sync: float
+    spool_bytes: int
     default: Default | None
     tz: tzinfo | None
     on_refused: OnRefused | None
 
     def __post_init__(self) -> None:
-        if self.spool is not None:
-            raise ConfigError("this version of zstream has no spool yet; leave out spool=")
         if self.on_full not in _ON_FULL:
             raise ConfigError(f"on_full is one of {', '.join(_ON_FULL)}, not {self.on_full!r}")
-        if type(self.buffer_bytes) is not int or self.buffer_bytes < 1:
-            raise ConfigError(f"buffer_bytes is a number of bytes, not {self.buffer_bytes!r}")
+        for name in ("buffer_bytes", "spool_bytes"):
+            size = getattr(self, name)
+            if type(size) is not int or size < 1:
+                raise ConfigError(f"{name} is a number of bytes, not {size!r}")
         if not isinstance(self.timeout, int | float) or not 0 < self.timeout < 1e9:
             raise ConfigError(f"timeout is a number of seconds above 0, not {self.timeout!r}")
+        if not isinstance(self.spool_sync, int | float) or not 0 <= self.spool_sync <= 60:
+            raise ConfigError(
+                f"spool_sync is a number of seconds from 0 to 60, not {self.spool_sync!r}"
+            )
         for name in ("default", "on_refused"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise ConfigError(f"{name} is a function, not {getattr(self, name)!r}")
         if self.tz is not None and not isinstance(self.tz, tzinfo):
             raise ConfigError(f"tz is a zone such as zoneinfo.ZoneInfo('UTC'), not {self.tz!r}")
+        if self.spool is not None:
+            object.__setattr__(self, "spool", _prepare_folder(self.spool))
 
 
 def find_endpoints(url: str | Endpoints | None) -> Endpoints:
@@ -55,3 +63,27 @@ def find_endpoints(url: str | Endpoints | None) -> Endpoints:
     if url is None:
         url = os.environ.get("ZSTREAM_URL") or DEFAULT_QUERY
     return derive(*url) if isinstance(url, tuple) else derive(url)
+
+
+def _prepare_folder(path: str | os.PathLike[str]) -> str:
+    """Make the folder of a spool if it is not there; its absolute path."""
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise ConfigError(f"spool is the path of a folder, not {path!r}") from None
+    if not text:
+        raise ConfigError("spool is the path of a folder; leave it out, or None, for no spool")
+    folder = os.path.abspath(text)
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"spool={text!r} is no folder and cannot be made one ({error}); make it, writable for"
+            " the user of this process, or name another"
+        ) from error
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"spool={text!r} is not writable for this process; give the folder to its user, as by"
+            f" chown {os.geteuid()}, or name another"
+        )
+    return folder

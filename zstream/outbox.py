@@ -51,7 +51,7 @@ class Outbox:
 
     Attributes:
         wake: Called, with the lock held, when the link's thread sleeps and has something to do.
-        thread: The link's thread, which cannot wait for itself.
+        threads: Those that take events from here, and cannot wait for themselves.
         watchers: Called, with the lock held, when a waiting ``flush`` or ``put`` may go on.
         dropped: Events that were dropped because the buffer was full.
         progress: What the link's thread told last.
@@ -72,7 +72,7 @@ class Outbox:
         self._refusals: list[Refusal] = []
         self._told = Progress()
         self._told_dropped = 0
-        self.thread: int | None = None
+        self.threads: set[int] = set()
         self.watchers: list[Callable[[], None]] = []
         self.dropped = 0
         self.progress = Progress()
@@ -218,7 +218,7 @@ class Outbox:
         while not self._fits(size):
             if on_full == "drop":
                 return False
-            if on_full == "raise" or self.thread == threading.get_ident():
+            if on_full == "raise" or threading.get_ident() in self.threads:
                 raise BufferFull(f"{self._limit} bytes of events wait for the daemon already")
             self._changed.wait()
             if self._closed:

@@ -1,7 +1,12 @@
 """How callers are told what became of their events."""
 
+import logging
+
 from zstream.confirmation import Refusal
 from zstream.errors import Refused
+from zstream.source import Keeper
+
+_log = logging.getLogger("zstream")
 
 
 def refused_error(count: int, refusals: tuple[Refusal, ...]) -> Refused:
@@ -30,6 +35,29 @@ def flush_message(pending: int, lost: int, dropped: int, timeout: float, is_conn
     if dropped:
         parts.append(f"{_were(dropped)} dropped because the buffer was full")
     return "; ".join(parts)
+
+
+def warn_of_end(missing: int, url: str, is_connected: bool, keeper: Keeper | None) -> None:
+    """Log what a client that ends leaves behind.
+
+    Args:
+        missing: Events that are not known to be on the daemon's disk.
+        url: The daemon's.
+        is_connected: Whether it is there.
+        keeper: What keeps events beyond the end.
+    """
+    why = "confirmed in time by the daemon" if is_connected else "stored: no daemon"
+    if keeper is None:
+        _log.warning("%d events were not %s at %s", missing, why, url)
+        return
+    lost = min(missing, keeper.unwritten)
+    if lost:
+        _log.warning("%d events were not %s at %s, nor kept: %s", lost, why, url, keeper.problem)
+    if missing > lost:
+        _log.info(
+            "%d events were not %s at %s; they wait in %s for the next client",
+            missing - lost, why, url, keeper.path,
+        )  # fmt: skip
 
 
 def _were(count: int) -> str:

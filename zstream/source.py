@@ -67,6 +67,51 @@ class Source(Protocol):
         """
 
 
+class Waker(Protocol):
+    """What sends: the link."""
+
+    def wake(self) -> None:
+        """Wake its thread: a source has something."""
+
+    def send(self, source: Source) -> None:
+        """Send what another source has, until it is over; raises Closed."""
+
+
+class Keeper(Protocol):
+    """What keeps a client's events beyond the end of the process: the spool."""
+
+    @property
+    def source(self) -> Source:
+        """Where they go on from it."""
+
+    @property
+    def path(self) -> str:
+        """Where they are kept."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why they cannot be, or None."""
+
+    @property
+    def unwritten(self) -> int:
+        """Events of the outbox that are not kept yet."""
+
+    def meet(self, link: Waker) -> None:
+        """Know the link, before all else."""
+
+    def start(self) -> None:
+        """Start its thread; RuntimeError if the interpreter starts no more."""
+
+    def turn(self) -> None:
+        """Do the thread's work, if it could not be started."""
+
+    def stop(self) -> None:
+        """Keep what is left and end; it does not wait."""
+
+    def join(self) -> None:
+        """Wait until it has ended, as long as a disk may take."""
+
+
 class MemoryQueue:
     """The events of this process: batches are cut when the lane has room, so they grow with load.
 

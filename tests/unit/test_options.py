@@ -1,4 +1,8 @@
 import datetime
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -7,8 +11,8 @@ from zstream.errors import ConfigError
 from zstream.options import Options, find_endpoints
 
 GOOD = {
-    "timeout": 5.0, "buffer_bytes": 1, "on_full": "drop", "spool": None, "default": None,
-    "tz": None, "on_refused": None,
+    "timeout": 5.0, "buffer_bytes": 1, "on_full": "drop", "spool": None,
+    "spool_sync": 0.05, "spool_bytes": 1 << 30, "default": None, "tz": None, "on_refused": None,
 }  # fmt: skip
 
 
@@ -25,13 +29,50 @@ def test_good_ones():
         ("timeout", float("inf"), "above 0"), ("buffer_bytes", 0, "bytes"),
         ("buffer_bytes", 1.5, "bytes"), ("buffer_bytes", True, "bytes"),
         ("on_full", "wait", "drop, block, raise"), ("on_full", None, "drop, block, raise"),
-        ("spool", "/tmp/x", "no spool yet"), ("default", 5, "function"),
+        ("spool", "", "path of a folder"), ("spool", 5, "path of a folder"),
+        ("spool", "/dev/null", "no folder"), ("spool", "/dev/null/x", "no folder"),
+        ("spool", "a\0b", "no folder"), ("spool_sync", -1, "0 to 60"),
+        ("spool_sync", "1", "0 to 60"), ("spool_sync", float("nan"), "0 to 60"),
+        ("spool_bytes", 0, "bytes"), ("spool_bytes", 1e9, "bytes"), ("default", 5, "function"),
         ("on_refused", "log", "function"), ("tz", "UTC", "zone"),
     ],
 )  # fmt: skip
 def test_bad_ones(name, value, why):
     with pytest.raises(ConfigError, match=why):
         Options(**{**GOOD, name: value})
+
+
+def test_the_folder_of_a_spool(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = Options(**{**GOOD, "spool": Path("some/spool")})
+    assert options.spool == str(tmp_path / "some" / "spool")
+    assert (tmp_path / "some" / "spool").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "some" / "spool").chmod(0o750)
+    Options(**{**GOOD, "spool": options.spool})
+    assert (tmp_path / "some" / "spool").stat().st_mode & 0o777 == 0o750, "it is the owner's"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a child gives its rights up")
+def test_a_folder_of_somebody_else(tmp_path):
+    if os.geteuid():
+        tmp_path.chmod(0o500)
+        with pytest.raises(ConfigError, match="not writable"):
+            Options(**{**GOOD, "spool": tmp_path})
+        return
+    code = f"""
+import os
+from zstream.options import Options
+from zstream.errors import ConfigError
+os.setgid(65534)
+os.setuid(65534)
+try:
+    Options(**{ {**GOOD, "spool": "/usr"}!r})
+except ConfigError as error:
+    assert "chown 65534" in str(error), error
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
 def test_where_the_daemon_is(monkeypatch):

@@ -123,7 +123,7 @@ def test_a_blocked_put_ends_with_the_client():
 
 def test_the_links_own_thread_does_not_wait_for_itself():
     outbox = make(limit=SIZE, on_full="block")
-    outbox.thread = threading.get_ident()
+    outbox.threads.add(threading.get_ident())
     outbox.put(ELEMENT)
     with pytest.raises(BufferFull):
         outbox.put(ELEMENT)

@@ -1,10 +1,15 @@
 """What one link's thread waits for: its bell, its sockets and their monitors."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import zmq
 
 from zstream.link.sockets import Bell, Port
+
+#: Seconds that one wait lasts at the most.
+_LONGEST_S: Final = 60.0
 
 
 class Ports:
@@ -47,7 +52,16 @@ class Ports:
             self._flags[port] = flags
             self._poller.modify(port.socket, flags)
 
-    def wait(self, wait_ms: int) -> None:
-        """Wait until something happened, and silence the bell."""
+    def wait(self, times: Sequence[float | None], now: float) -> None:
+        """Wait until something happened or it is one of these times, and silence the bell.
+
+        Args:
+            times: By the monotonic clock; none of them is now.
+            now: By the same.
+        """
+        until = min(
+            (each for each in times if each is not None), default=math.inf if times else now
+        )
+        wait_ms = math.ceil(min(max(0.0, until - now), _LONGEST_S) * 1000)
         if self._bell.fileno() in dict(self._poller.poll(wait_ms)):
             self._bell.quiet()

@@ -6,7 +6,6 @@ starts with the first of them. No code of a caller runs in it but ``on_refused``
 
 import itertools
 import logging
-import math
 import os
 import threading
 import time
@@ -25,11 +24,14 @@ from zstream.link.queries import QueryChannel, Request
 from zstream.link.sockets import Bell, Port, Sockets, check_libzmq
 from zstream.link.telling import OnRefused, Telling
 from zstream.outbox import Outbox
+from zstream.outcome import warn_of_end
 from zstream.patched import check_unpatched
-from zstream.source import MemoryQueue, Source
+from zstream.source import Keeper, MemoryQueue, Source
 
 #: Seconds to wait for the thread's end once it was told.
 _JOIN_S: Final = 2.0
+#: Seconds between turns when the interpreter starts no more threads, and all work is done in one.
+_LATE_S: Final = 0.005
 
 _log = logging.getLogger("zstream")
 
@@ -41,8 +43,8 @@ class Link:
         endpoints: Of the daemon.
         outbox: Where the events are; it wakes this link.
         on_refused: Hears of refused events, in the thread.
-        source: What takes the events out of the outbox, and is woken by it; None to let this
-            link take them and keep them in memory. It wakes the link when it has something.
+        keeper: Takes the events out of the outbox and keeps them beyond the process; None to let
+            this link take them and keep them in memory.
 
     Attributes:
         greeting: What is known of the daemon.
@@ -51,7 +53,7 @@ class Link:
 
     def __init__(
         self, endpoints: Endpoints, outbox: Outbox, on_refused: OnRefused | None,
-        source: Source | None = None,
+        keeper: Keeper | None = None,
     ) -> None:  # fmt: skip
         check_libzmq()
         self.url = endpoints.query
@@ -75,13 +77,15 @@ class Link:
             self._queries.submit, self.follows.follow, self.follows.leave, time.monotonic
         )
         self._telling = Telling(outbox, on_refused)
+        self._keeper = keeper
         self._queue: MemoryQueue | None = None
-        if source is None:
+        if keeper is None:
             outbox.wake = self.wake
             self._queue = MemoryQueue()
             self._inserts.add(self._queue, self._telling.memory)
         else:
-            self._inserts.add(source, self._telling.spooled)
+            keeper.meet(self)
+            self._inserts.add(keeper.source, self._telling.spooled)
 
     # ------------------------------------------------------------ any thread
 
@@ -158,9 +162,10 @@ class Link:
                 self._bell.ring()
             if self._thread is not None:
                 self._thread.join(_JOIN_S)
+            if self._keeper is not None:
+                self._keeper.join()
         if missing and is_first:
-            why = "confirmed in time by the daemon" if self.is_connected else "stored: no daemon"
-            _log.warning("%d events were not %s at %s", missing, why, self.url)
+            warn_of_end(missing, self.url, self.is_connected, self._keeper)
 
     def disown(self) -> None:
         """Close what a forked child can close of its parent's without touching libzmq."""
@@ -177,9 +182,7 @@ class Link:
         if self._is_over():
             raise Closed("the client is closed")
         if self._thread is threading.current_thread():
-            raise RuntimeError(
-                "on_refused runs in the client's own thread and must not wait for it"
-            )
+            raise RuntimeError("on_refused runs in the client's own thread: it must not wait there")
 
     def _is_over(self) -> bool:
         return self._is_stopped or self._pid != os.getpid()
@@ -195,6 +198,8 @@ class Link:
             self._bell = Bell()
             thread = threading.Thread(target=self._run, name="zstream-link", daemon=True)
             try:
+                if self._keeper is not None:
+                    self._keeper.start()
                 thread.start()
             except RuntimeError:
                 self._is_late = True  # the interpreter is ending: `drain` does the work
@@ -205,12 +210,12 @@ class Link:
 
     def _run(self, is_over: Callable[[], bool] = lambda: False) -> None:
         assert self._bell is not None
-        self._outbox.thread = threading.get_ident()
+        self._outbox.threads.add(threading.get_ident())
         try:
             self._sockets = Sockets(self._endpoints)
             self._ports = Ports(self._bell)
             self._insert: Port | None = None
-            self.follows.begin(self._open_publish, self._drop)
+            self.follows.begin(lambda: self._ports.watch(self._sockets.publish()), self._drop)
             try:
                 self._query = self._ports.watch(self._sockets.query())
                 while not (self._is_stopped or is_over()):
@@ -226,6 +231,8 @@ class Link:
             self._outbox.close()
             self._queries.close()
             self.follows.close()
+            if self._keeper is not None:
+                self._keeper.stop()
             self._bell.close()
             lifecycle.forget(self)
 
@@ -238,6 +245,8 @@ class Link:
         self._queries.turn(self._query, now)
         if self._queue is not None:
             self._queue.put(self._outbox.take())
+        elif self._is_late and self._keeper is not None:
+            self._keeper.turn()
         if self._insert is None and (self._outbox.unsettled or self._inserts.count > 1):
             self._insert = self._ports.watch(self._sockets.insert())
         if self._insert is not None:
@@ -259,15 +268,13 @@ class Link:
             or self._is_stopped
             or not (is_napping or self._queue is None or self._outbox.sleep())
         ):
-            wait_ms = 0
+            self._ports.wait((), now)
         else:
-            times = [
+            self._ports.wait((
                 self._queries.wake_at(), self._inserts.wake_at(), self.greeting.wake_at,
                 self._inserts.nap_until if is_napping else None, self.follows.wake_at(),
-            ]  # fmt: skip
-            until = min((each for each in times if each is not None), default=math.inf)
-            wait_ms = math.ceil(min(max(0.0, until - now), 60.0) * 1000)
-        self._ports.wait(wait_ms)
+                now + _LATE_S if self._is_late else None,
+            ), now)  # fmt: skip
         self._is_dozing = False
         if self._queue is not None:
             self._outbox.wake_up()
@@ -287,9 +294,6 @@ class Link:
             if is_connected != self.is_connected:
                 self.is_connected = is_connected
                 self._outbox.tell_connected(is_connected)
-
-    def _open_publish(self) -> Port:
-        return self._ports.watch(self._sockets.publish())
 
     def _drop(self, port: Port) -> None:
         self._ports.forget(port)

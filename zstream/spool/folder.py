@@ -39,8 +39,8 @@ class Folder:
         self._url = url
         self._told: set[str] = set()
 
-    def create(self) -> LaneFile:
-        """Make a new lane file for a new producer.
+    def create(self, producer: bytes) -> LaneFile:
+        """Make a new lane file.
 
         Raises:
             BackendUnavailable: It cannot be written.
@@ -48,10 +48,10 @@ class Folder:
         for _ in range(10):
             path = os.path.join(self.path, f"lane-{os.urandom(16).hex()}.db")
             with suppress(StoreLocked), guarded(path):
-                return self._create(path)
+                return self._create(path, producer)
         raise BackendUnavailable(f"{self.path}: each new lane file is taken away")
 
-    def _create(self, path: str) -> LaneFile:
+    def _create(self, path: str, producer: bytes) -> LaneFile:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         made = os.fstat(descriptor).st_ino
         os.close(descriptor)
@@ -62,7 +62,7 @@ class Folder:
                 os.unlink(path)
             raise
         try:
-            file.begin(self._url)
+            file.begin(self._url, producer)
             # Whoever looked for orphans between the making and the locking may have removed it.
             if not os.path.exists(path) or os.stat(path).st_ino != made:
                 raise StoreLocked(f"{path} was taken for an orphan")

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple, Self
 
-from zstream import times
-from zstream.errors import BackendCorrupt, BackendUnavailable, StoreLocked, StoreMismatch
+from zstream import errors, times
 from zstream.spool.connection import connect_locked, disconnect, flush, guarded, value
 
 #: What ``PRAGMA user_version`` says.
@@ -70,7 +69,7 @@ class LaneFile:
         except sqlite3.OperationalError as error:
             if os.path.exists(path):
                 raise
-            raise StoreLocked(f"{path} is gone") from error
+            raise errors.StoreLocked(f"{path} is gone") from error
 
     @classmethod
     def open(cls, path: str) -> Self:
@@ -86,16 +85,16 @@ class LaneFile:
             self = cls(path)
             try:
                 if not os.path.exists(path):
-                    raise StoreLocked(f"{path} is gone")  # and no new file has its name
+                    raise errors.StoreLocked(f"{path} is gone")  # and no new file has its name
                 self._load()
             except BaseException:
                 disconnect(self._db)
                 raise
             return self
 
-    def begin(self, url: str) -> None:
-        """Make the tables of a new file, for a new producer; under ``guarded``."""
-        self.url, self.producer, self.epoch = url, os.urandom(16), 1
+    def begin(self, url: str, producer: bytes) -> None:
+        """Make the tables of a new file; under ``guarded``."""
+        self.url, self.producer, self.epoch = url, producer, 1
         self._db.execute("BEGIN IMMEDIATE")
         for statement in _TABLES:
             self._db.execute(statement)
@@ -108,25 +107,22 @@ class LaneFile:
     def _load(self) -> None:
         version = value(self._db, "PRAGMA user_version")
         if version > FORMAT:
-            raise StoreMismatch(f"{self.path}: a newer zstream made it (format {version})")
+            raise errors.StoreMismatch(f"{self.path}: a newer zstream made it (format {version})")
         if not version and not value(self._db, "SELECT count(*) FROM sqlite_master"):
             return
         rows = self._db.execute("SELECT url, producer, epoch, base, contact FROM meta").fetchall()
         if [list(map(type, row[:4])) for row in rows] != [[str, bytes, int, int]]:
-            raise BackendCorrupt(f"{self.path} is damaged: it does not say whose it is")
+            raise errors.BackendCorrupt(f"{self.path} is damaged: it does not say whose it is")
         self.url, self.producer, self.epoch, self.base, self.contact = rows[0]
         newest = value(self._db, "SELECT coalesce(max(seq), 0) FROM batches")
         self.last = max(self.base, newest)
-        self._sum()
-        if len(self.producer) != 16 or not 0 <= self.base < self.first:
-            raise BackendCorrupt(f"{self.path} is damaged: its numbers cannot be")
-
-    def _sum(self) -> None:
         self.events, self.bytes, first, self.oldest = self._db.execute(
             "SELECT coalesce(sum(events), 0), coalesce(sum(length(body)), 0), min(seq), min(at)"
             " FROM batches"
         ).fetchone()
         self.first = self.last + 1 if first is None else first
+        if len(self.producer) != 16 or not 0 <= self.base < self.first:
+            raise errors.BackendCorrupt(f"{self.path} is damaged: its numbers cannot be")
 
     # ------------------------------------------------------------ batches
 
@@ -234,22 +230,26 @@ class LaneFile:
     # ------------------------------------------------------------ the file
 
     def sync(self) -> None:
-        """Make all commits so far survive the machine's death. No fork waits for it.
-
-        Raises:
-            BackendUnavailable: The disk cannot.
-        """
+        """Make all commits so far survive the machine's death, or raise BackendUnavailable."""
         try:
-            if self._log is None:
-                # It is the same file as long as the connection lives; SQLite locks none of it.
-                self._log = os.open(f"{self.path}-wal", os.O_RDWR)
+            with guarded(self.path):
+                if self._log is None:
+                    # The same file as long as the connection lives; SQLite locks none of it.
+                    self._log = os.open(f"{self.path}-wal", os.O_RDWR)
             flush(self._log)
         except OSError as error:
-            raise BackendUnavailable(f"{self.path} cannot be synced ({error.strerror})") from error
+            raise errors.BackendUnavailable(
+                f"{self.path} cannot be synced ({error.strerror})"
+            ) from error
 
     def checkpoint(self) -> None:
-        """Write the log back and empty it; under ``guarded``."""
-        value(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
+        """Write the log back and empty it.
+
+        Raises:
+            BackendUnavailable, BackendCorrupt: It cannot be written.
+        """
+        with guarded(self.path):
+            value(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the file: it is an orphan then, unless it has no name any more."""
@@ -259,12 +259,16 @@ class LaneFile:
                 self._log = None
             disconnect(self._db)
 
-    def remove(self) -> None:
-        """Delete the file and close it.
+    def leave(self) -> None:
+        """Close the file for good: delete it if it is empty, else it is an orphan."""
+        if not self.events:
+            with suppress(errors.BackendError):  # whoever finds it empty removes it
+                self.remove()
+                return
+        self.close()
 
-        Raises:
-            BackendUnavailable: It cannot be deleted.
-        """
+    def remove(self) -> None:
+        """Delete the file and close it; raises BackendUnavailable if it must not."""
         with guarded(self.path):
             # The name first: a file without a name is nobody's, a log without a file is rubbish.
             for ending in ("", "-wal", "-journal"):
