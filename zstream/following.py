@@ -191,12 +191,14 @@ class Following:
         if self._request is not None or core.state is not State.REPLAYING or self.is_closed:
             return
         core.resume()
-        if not core.wants_page and core.state is State.REPLAYING:
+        self._wake()  # whoever had us go on may sleep by now
+        while not core.wants_page and core.state is State.REPLAYING:
             self._waits_for_room = True
             if not core.has_room or not self._waits_for_room:
                 return
             self._waits_for_room = False  # the reader was quicker
             core.resume()
+            self._wake()
         if core.wants_page:
             self._ask()
 
