@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 
 from common import arguments, daemon, events, report, say
+from filling import settle
 from parts import part
 from producer import Watch, pushing, single_pool
 
@@ -106,7 +107,7 @@ async def awaiting_in_loop(orders: Connection, url: str) -> None:
 
 def main() -> None:
     options = arguments(
-        __doc__, events=(300_000, 5_000), queries=(3_200, 160), turns=(3, 1)
+        __doc__, events=(200_000, 5_000), queries=(3_200, 160), turns=(3, 1)
     )  # fmt: skip
     counts = {
         ITEMS: options.queries, AT_ONCE_TOO: options.queries, HISTORY: options.events,
@@ -126,6 +127,8 @@ def main() -> None:
                 for one, seconds in zip(parts, took[what], strict=True):
                     one.tell(what, count)
                     seconds.append(one.hear())
+                    if what == INSERTS:
+                        settle(running.pid, count)
             say(f"turn {number + 1} of {options.turns} is done")
         for what, count in counts.items():
             sync, asynchronous = (count / statistics.median(each) for each in took[what])

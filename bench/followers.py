@@ -148,7 +148,7 @@ class Inserts:
 
 def main() -> None:
     options = arguments(
-        __doc__, events=(300_000, 5_000), turns=(4, 1), filters=(10_000, 200), processes=3
+        __doc__, events=(300_000, 5_000), turns=(3, 1), filters=(10_000, 200), processes=3
     )
     with ExitStack() as stack:
         running = stack.enter_context(daemon(options.store))
