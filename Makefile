@@ -3,7 +3,7 @@
 # make test    the tests; make test ARGS="-k settings"
 # make faults  kills daemons and cuts the power; make faults ARGS="--soak 20" for longer
 # make frameworks   the recipes of docs/frameworks.md, run with Django, FastAPI, Celery, gunicorn
-# make bench   all benchmarks, 25 minutes, and docs/benchmarks.md; make bench-quick tries them out
+# make bench   all benchmarks, half an hour, and docs/benchmarks.md; make bench-quick tries them out
 # make lint, make types, make clean
 #
 # All of it runs in .venv, which is made with the first Python 3.11 or newer that is found, or with

@@ -25,7 +25,7 @@ from zstream.limits import BATCH_EVENTS
 from zstream.testing import Server
 
 RAW, CLIENT, SPOOL = "raw PUSH of batches", "`Client.insert`", "`Client.insert` into a spool"
-SAMPLE = 200_000
+SAMPLE = 50_000
 
 
 def pushing(orders: Connection, endpoint: str, seed: int) -> None:
