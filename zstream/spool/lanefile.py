@@ -118,10 +118,10 @@ class LaneFile:
         self.last = max(self.base, newest)
         self.events, self.bytes, first, self.oldest = self._db.execute(
             "SELECT coalesce(sum(events), 0), coalesce(sum(length(body)), 0), min(seq), min(at)"
-            " FROM batches"
-        ).fetchone()
+            " FROM batches WHERE seq > ?", (self.base,)
+        ).fetchone()  # fmt: skip
         self.first = self.last + 1 if first is None else first
-        if len(self.producer) != 16 or not 0 <= self.base < self.first:
+        if len(self.producer) != 16 or not 0 <= self.base <= (newest or self.base):
             raise errors.BackendCorrupt(f"{self.path} is damaged: its numbers cannot be")
 
     # ------------------------------------------------------------ batches
@@ -175,7 +175,7 @@ class LaneFile:
         with guarded(self.path):
             gone = self._db.execute(
                 "SELECT coalesce(sum(events), 0), coalesce(sum(length(body)), 0) FROM batches"
-                " WHERE seq <= ?", (upto,),
+                " WHERE seq BETWEEN ? AND ?", (self.first, upto),
             ).fetchone()  # fmt: skip
             self._write("DELETE FROM batches WHERE seq <= ?", (upto,))
             self.events, self.bytes = self.events - gone[0], self.bytes - gone[1]
