@@ -55,12 +55,12 @@ def fail(proxy: Proxy, process: Child, what: str, name: str, rng: random.Random)
         pause.wait(rng.uniform(0, 0.5))
     elif what == "freeze":
         proxy.freeze(*names)
-        pause.wait(rng.uniform(0.3, 1.5))
+        pause.wait(rng.uniform(0.3, 1.1))
         if rng.random() < 0.3:
             proxy.cut(*names)
     elif what == "stop":
         process.send(signal.SIGSTOP)
-        pause.wait(rng.uniform(0, 1.0))
+        pause.wait(rng.uniform(0, 0.7))
         process.send(signal.SIGCONT)
     else:
         for _ in range(10):

@@ -71,7 +71,7 @@ def record(folder: Path, rng: random.Random, synchronizes: bool = True) -> Run:
     run = Run(Disk(folder))
     flush = run.disk._fsync if synchronizes else lambda _: None
     with run.disk.installed(), mock.patch.object(os, "fdatasync", flush):
-        file = Folder(str(folder), URL).create()
+        file = Folder(str(folder), URL).create(os.urandom(16))
         known: dict[str, Any] = {"producers": ((file.producer, 0),), "named": 1}
         for _ in range(STEPS):
             run.note(**known)

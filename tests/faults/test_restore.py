@@ -196,7 +196,7 @@ def test_cursors_of_what_is_gone(tmp_path: Path, tell: Told) -> None:
     daemon.start()
     child = clients.start("behind", "follow", url=daemon.url, filter={}, fragile=True)
     clients.await_started("behind")
-    with Client(daemon.url) as client:
+    with Client(daemon.url, timeout=PATIENCE_S) as client:
         client.insert_many(make_event(0, n) for n in range(100))
         client.flush(PATIENCE_S)
         with client.tail(after=50) as tail:
