@@ -22,6 +22,9 @@ from zstreamd.matching import Index, Topic
 #: Seconds from a topic's last message to its first beat, and from beat to beat.
 FIRST_BEAT_S: Final = 0.5
 BEAT_S: Final = 5.0
+#: Beats go out so many times in BEAT_S: thousands of topics must not beat at once, nor wake the
+#: threads for each of them.
+_SLOTS: Final = 100
 #: Hellos of one topic are at least so many seconds apart.
 HELLO_S: Final = 0.05
 #: Messages of one tick at the most: what else is due waits for the next one.
@@ -116,8 +119,7 @@ class Followers:
         if len(self._topics) >= self._max:
             raise Busy(f"{self._max} filters are live already; no more are taken", retry_s=5)
         self._waiting.discard(name)
-        phase = crc32(name) / (1 << 32) * BEAT_S
-        topic = self._topics[name] = Topic(name, self._head, phase)
+        topic = self._topics[name] = Topic(name, self._head, crc32(name) % _SLOTS)
         self._index.add(topic, filter)
         return topic
 
@@ -184,8 +186,9 @@ class Followers:
                 self._schedule(topic, now_s + FIRST_BEAT_S)
             else:
                 messages.append(self._say(topic, BEAT, self._head, ts, _EMPTY))
-                # Each at its own time, so that thousands do not beat at once.
-                self._schedule(topic, now_s + BEAT_S - (now_s - topic.phase) % BEAT_S)
+                slot = round(now_s * _SLOTS / BEAT_S) + 1
+                slot += (topic.slot - slot) % _SLOTS
+                self._schedule(topic, slot * BEAT_S / _SLOTS)
         return messages
 
     def wait_s(self, now_s: float) -> float | None:

@@ -18,19 +18,19 @@ class Topic:
         last: Its followers were told everything up to this id.
         greet, greeted: Whether a HELLO is due, and when the last one was, in seconds.
         due, entry: When something is due, and when the timer looks at it, in seconds.
-        phase: When its beats come, within the time from one to the next.
+        slot: Which of the times between two beats is its own.
         place, texts: The key that it is indexed under, and the values; -1 and none for everything.
         others: What must match beside that key.
     """
 
     __slots__ = (
-        "due", "entry", "greet", "greeted", "last", "name", "others", "phase", "place", "texts",
+        "due", "entry", "greet", "greeted", "last", "name", "others", "place", "slot", "texts",
     )  # fmt: skip
 
-    def __init__(self, name: bytes, head: int, phase: float) -> None:
+    def __init__(self, name: bytes, head: int, slot: int) -> None:
         self.name = name
         self.last = head
-        self.phase = phase
+        self.slot = slot
         self.greeted = float("-inf")
         self.greet = True
         self.due = self.entry = float("inf")
