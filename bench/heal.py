@@ -65,8 +65,13 @@ class Burst:
         self.producer.pushed()
         return end
 
-    def missed_by_bare_sub(self, count: int) -> int:
-        """How many of a burst a SUB does not get whose process stands still."""
+    def kept_for_bare_sub(self, count: int, most: int) -> int:
+        """How many of a burst a SUB gets whose process stands still.
+
+        Args:
+            count: Of the burst, doubled as long as the SUB gets all.
+            most: Of the largest burst to try.
+        """
         with part(following, self.running.endpoints.publish) as bare:
             bare.tell("follow", [b"{}"])
             bare.hear()
@@ -74,9 +79,11 @@ class Burst:
                 self.commit(count)
             time.sleep(1)
             bare.tell("leave")
-            received = bare.hear()
+            received = int(bare.hear())
         settle(self.running.pid, count)
-        return count - int(received)
+        if received == count < most:
+            return self.kept_for_bare_sub(2 * count, most)
+        return received
 
     def heal(self, count: int, way: str) -> float:
         """Overrun the tail; seconds from the burst's end until it had all."""
@@ -94,11 +101,14 @@ class Burst:
 
 
 def main() -> None:
-    options = arguments(__doc__, missed=(100_000, 2_000), probe=(400_000, 10_000), turns=(5, 1))
+    options = arguments(
+        __doc__, missed=(100_000, 2_000), probe=(400_000, 10_000), most=(3_200_000, 10_000),
+        turns=(5, 1),
+    )  # fmt: skip
     with ExitStack() as stack:
         running = stack.enter_context(daemon(options.store))
         burst = Burst(stack, running, min(options.probe, 500_000))
-        kept = options.probe - burst.missed_by_bare_sub(options.probe)
+        kept = burst.kept_for_bare_sub(options.probe, options.most)
         say(f"a bare SUB that stands still gets {kept:,} events")
         sizes = {STOPPED: kept, PAUSED: BACKLOG_BYTES // EVENT_BYTES if not options.quick else 0}
         for way, fits in sizes.items():

@@ -221,12 +221,12 @@ def resends(results: Results) -> str:
 def followers(results: Results) -> str:
     rows = [
         [f"{line['filters']:,}, {line['who']}" if line["filters"] else "none",
-         f"{line['per_s']:,}", line["to_none"], f"{line['delivered']:,} of {line['events']:,}",
+         f"{line['per_s']:,}", line["to_none"], f"{line['events']:,}", f"{line['delivered']:,}",
          line["cpu_us_per_event"]]
         for line in results.all("followers")
         if "filters" in line
     ]  # fmt: skip
-    head = ["live filters", "inserts/s", "to none", "events delivered, of so many inserted",
+    head = ["live filters", "inserts/s", "to none", "events inserted", "delivered",
             "daemon, µs an event"]  # fmt: skip
     return table(head, rows)
 

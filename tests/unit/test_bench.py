@@ -321,7 +321,7 @@ def test_the_tables_of_what_is_live_show_every_line_and_who_is_absent(
         "streams": "| zstream | live, fed as fast as it reads | 160,000 | as it is |",
         "tails": "| Redis, synced always |  |  | no redis-server in the PATH |",
         "heals": "| it slept | 300,000 | 100,000 | 0.5 | 0.7 | 5 |",
-        "followers": "| 9,990, silent | 190,000 | 0.99 | 0 of 1,000 | 3.0 |",
+        "followers": "| 9,990, silent | 190,000 | 0.99 | 1,000 | 0 | 3.0 |",
         "resends": "| client | 1.5 | 3.0 |",
         "in_asyncio": "| `items` | 1,500 | 1,400 | 0.93 |",
     }.items():
