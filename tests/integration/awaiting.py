@@ -2,13 +2,14 @@
 
 import asyncio
 import functools
+import textwrap
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from .support import PATIENCE_S
+from .support import PATIENCE_S, run_silent
 
 
 def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -67,3 +68,13 @@ class Turns:
         while True:
             self.count += 1
             await asyncio.sleep(0)
+
+
+def run_awaiting(url: str, kind: str, code: str) -> None:
+    """Run a script in asyncio's debug mode; it must end well and say nothing.
+
+    But that a callback was slow, on a machine that has much to do, is no failure.
+    """
+    quiet = "logging.getLogger('asyncio').setLevel(logging.ERROR)"
+    head = f"import asyncio, logging\nfrom zstream.aio import AsyncClient\n{quiet}\n"
+    run_silent(url, kind, head + textwrap.dedent(code))

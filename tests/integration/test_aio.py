@@ -25,8 +25,8 @@ from zstream import (
 from zstream.aio import AsyncClient
 from zstream.testing import Server, server
 
-from .awaiting import Turns, asynchronous, cancelled, eventually
-from .support import PATIENCE_S, frozen, run_silent
+from .awaiting import Turns, asynchronous, cancelled, eventually, run_awaiting
+from .support import PATIENCE_S, frozen
 
 
 @pytest.fixture(scope="module")
@@ -370,9 +370,7 @@ def test_a_loop_that_ends_in_the_middle_takes_nobody_with_it(running: Server, ki
 
 
 def test_the_end_of_the_process_sends_what_is_left(running: Server, kind: str) -> None:
-    run_silent(running.url, kind, """
-        import asyncio
-        from zstream.aio import AsyncClient
+    run_awaiting(running.url, kind, """
         client = AsyncClient()
 
         async def main():
@@ -388,9 +386,7 @@ def test_the_end_of_the_process_sends_what_is_left(running: Server, kind: str) -
 
 def test_an_exit_handler_may_run_a_loop(running: Server, kind: str) -> None:
     """Python 3.12 and newer start no threads there; so does this one, by a start as theirs."""
-    run_silent(running.url, kind, """
-        import asyncio
-        from zstream.aio import AsyncClient
+    run_awaiting(running.url, kind, """
         import atexit, threading
 
         def refuse(thread):
@@ -412,9 +408,7 @@ def test_an_exit_handler_may_run_a_loop(running: Server, kind: str) -> None:
 
 
 def test_a_forked_child_has_its_own(running: Server, kind: str) -> None:
-    run_silent(running.url, kind, """
-        import asyncio
-        from zstream.aio import AsyncClient
+    run_awaiting(running.url, kind, """
         import os, warnings
         warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
         client = AsyncClient(timeout=30)

@@ -12,8 +12,8 @@ from zstream import BadFilter, BadRequest, Client, Closed, CursorLost, TimedOut
 from zstream.aio import AsyncClient, AsyncTail
 from zstream.testing import Server, server
 
-from .awaiting import Turns, asynchronous, cancelled, eventually
-from .support import PATIENCE_S, frozen, run_silent
+from .awaiting import Turns, asynchronous, cancelled, eventually, run_awaiting
+from .support import PATIENCE_S, frozen
 
 
 @pytest.fixture(scope="module")
@@ -191,10 +191,9 @@ async def test_a_start_that_is_cancelled_or_too_slow_leaves_nothing(
 
 
 def test_a_forked_child_has_no_tail(running: Server, kind: str) -> None:
-    run_silent(running.url, kind, """
-        import asyncio, os, warnings
+    run_awaiting(running.url, kind, """
+        import os, warnings
         from zstream import Closed
-        from zstream.aio import AsyncClient
         warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
         client = AsyncClient(timeout=30)
         tail = asyncio.run(client.tail(kind=kind))
