@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +152,21 @@ async def test_refused_events_are_told_by_flush(running: Server, kind: str) -> N
         await client.flush(PATIENCE_S)
 
 
+@asynchronous
+async def test_a_spool_outlives_its_client(tmp_path: Path, kind: str) -> None:
+    url, spool = f"ipc://{tmp_path}/z", tmp_path / "spool"
+    async with AsyncClient(url, spool=spool, timeout=0.05) as client:
+        await client.insert_many(many(kind, 10))
+    with server(listen=url):
+        async with AsyncClient(url, spool=spool, timeout=PATIENCE_S) as client:
+            await client.insert({"kind": kind, "n": 10})
+            await client.flush(PATIENCE_S)
+            while await client.count(kind=kind) < 11:
+                await asyncio.sleep(0.001)
+            page = await client.items(kind=kind)
+            assert sorted(event["n"] for event in page) == list(range(11))
+
+
 # ---------------------------------------------------------------- it never keeps the loop
 
 
@@ -271,7 +287,7 @@ async def test_a_cancelled_query_is_forgotten(running: Server, kind: str) -> Non
 
 @asynchronous
 async def test_a_cancelled_insert_that_was_not_sent_is_never_sent(
-    nobody: str, tmp_path: Any
+    nobody: str, tmp_path: Path
 ) -> None:
     url = f"ipc://{tmp_path}/z"
     async with AsyncClient(url, timeout=PATIENCE_S) as client:
