@@ -23,10 +23,18 @@ class Client(Asking):
             follow, or all three as `Endpoints`. Without it ``$ZSTREAM_URL``, and without that
             ``tcp://127.0.0.1:5570``.
         timeout: Seconds that a query, an ``insert(wait=True)`` and the start of a tail may take.
-        buffer_bytes: Bytes of inserted events, 48 more for each, that may wait for confirmation.
+        buffer_bytes: Bytes of inserted events, 48 more for each, that may wait in memory: for
+            confirmation, or with a spool until they are written to it.
         on_full: What ``insert`` does beyond that: ``drop`` the event, count it and warn once;
             ``block`` until there is room; ``raise`` BufferFull.
-        spool: A folder in which inserts survive the process. This version has none yet.
+        spool: A folder in which inserts outlive the process; it is made, for this user only, if
+            it is not there. Any number of clients of one daemon, in any number of processes of
+            one machine, share it. What a dead process left in it the next client sends.
+        spool_sync: Seconds, from 0 to 60, after which an insert is synced to the spool's disk: it
+            then outlives a crash of the machine. A crash of the process it outlives some
+            milliseconds after it returned.
+        spool_bytes: Bytes that the lanes in the folder may have, about; beyond that events wait in
+            memory, and ``on_full`` decides once ``buffer_bytes`` are full.
         default: Called with each value that cannot be packed (a datetime, a UUID, a Decimal, a
             set); what it returns is packed instead. ``default=str`` takes nearly everything.
         tz: The zone of dates and times that name none.
@@ -128,11 +136,12 @@ class Client(Asking):
         """Follow events as they are committed, oldest first.
 
         It returns once the daemon follows: what is committed from now on is in the tail. With
-        ``after`` or ``since`` it begins with what is stored and goes over to live without a hole
-        and without a double. A live tail that misses something raises TailGap.
+        ``after`` or ``since`` it begins with what is stored and goes over to live. Each matching
+        event comes once and in order; what was missed on the way, because the reader was slow or
+        the daemon away, is read from the store.
 
         Args:
-            filter, keys: As in ``items``; at most 4 KiB as text.
+            filter, keys: As in ``items``; up to 10,000 values of a key.
             after: Begin behind this id, or ``tail.cursor`` of an earlier one; 0 is the beginning.
             since: Begin with what arrived at this time.
 
@@ -157,7 +166,11 @@ class Client(Asking):
             ``confirmed`` (on disk), ``refused``, ``lost`` (with a daemon that went away) and
             ``dropped`` (no room); ``queued_bytes`` of all that are not settled, 48 for each
             included; ``tails``, ``connected``, ``daemon`` (its version, once it answered) and
-            ``problem`` (why it cannot be used, or None).
+            ``problem`` (why it cannot be used, or None); ``spool``, None without one, else a map
+            of the ``events`` and ``bytes`` of this client that are kept in it, the events
+            ``adopted`` from a dead process that it sends just now, when the ``oldest`` of all
+            these was written (µs since 1970, or None), and the ``problem`` that keeps it from
+            writing, or None.
         """
         return self._stats()
 

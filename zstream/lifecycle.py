@@ -1,8 +1,10 @@
 """What happens to clients when the process ends, and when it forks."""
 
 import atexit
+import gc
 import os
 import sys
+import threading
 import time
 import weakref
 from typing import Any, Final, Protocol
@@ -47,6 +49,24 @@ def register(link: Drainable) -> None:
         raise Closed("the process is ending")
     _running[id(link)] = link
     _finalize_in_worker()
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread under a lock that inserts take.
+
+    The start waits until the thread runs. Were garbage collected in the thread before, a finalizer
+    that inserts would wait for the lock, and so each for the other.
+
+    Raises:
+        RuntimeError: The interpreter starts no more threads.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        thread.start()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def forget(link: Drainable) -> None:

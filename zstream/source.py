@@ -100,9 +100,9 @@ class Keeper(Protocol):
         """Know the link, before all else."""
 
     def start(self) -> None:
-        """Start its thread; RuntimeError if the interpreter starts no more."""
+        """Start its thread, if the interpreter starts any more."""
 
-    def turn(self) -> None:
+    def help(self) -> None:
         """Do the thread's work, if it could not be started."""
 
     def stop(self) -> None:

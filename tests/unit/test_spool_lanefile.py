@@ -368,7 +368,8 @@ def test_a_damaged_one_is_set_aside(folder, tmp_path, caplog, damage):
 @pytest.mark.parametrize(
     "change",
     ["DELETE FROM meta", "UPDATE meta SET producer = x'00'", "UPDATE meta SET base = 7",
-     "UPDATE meta SET base = -1", "UPDATE meta SET epoch = 'one'", "DROP TABLE meta", "DROP TABLE batches"],
+     "UPDATE meta SET base = -1", "UPDATE meta SET epoch = 'one'", "DROP TABLE meta",
+     "DROP TABLE batches"],
 )  # fmt: skip
 def test_one_that_a_person_spoilt_is_set_aside(folder, tmp_path, change):
     file = leave(folder, [(1, b"a")])

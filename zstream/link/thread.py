@@ -198,9 +198,7 @@ class Link:
             self._bell = Bell()
             thread = threading.Thread(target=self._run, name="zstream-link", daemon=True)
             try:
-                if self._keeper is not None:
-                    self._keeper.start()
-                thread.start()
+                lifecycle.start(thread)
             except RuntimeError:
                 self._is_late = True  # the interpreter is ending: `drain` does the work
                 return
@@ -212,6 +210,8 @@ class Link:
         assert self._bell is not None
         self._outbox.threads.add(threading.get_ident())
         try:
+            if self._keeper is not None:
+                self._keeper.start()
             self._sockets = Sockets(self._endpoints)
             self._ports = Ports(self._bell)
             self._insert: Port | None = None
@@ -245,8 +245,8 @@ class Link:
         self._queries.turn(self._query, now)
         if self._queue is not None:
             self._queue.put(self._outbox.take())
-        elif self._is_late and self._keeper is not None:
-            self._keeper.turn()
+        elif self._keeper is not None:
+            self._keeper.help()
         if self._insert is None and (self._outbox.unsettled or self._inserts.count > 1):
             self._insert = self._ports.watch(self._sockets.insert())
         if self._insert is not None:

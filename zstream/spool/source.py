@@ -129,7 +129,7 @@ class FileSource:
         self._ready.clear()
 
     def feed(self) -> bool:
-        """Refill what the link takes from; False if there is nothing new for it.
+        """Refill what the link takes from, if it waits for that; it is to be woken then.
 
         Raises:
             BackendUnavailable, BackendCorrupt: The file cannot be read or written.
@@ -143,8 +143,9 @@ class FileSource:
                 self._hand(row)
         if time.monotonic() >= self._contact_until:
             self._note_contact(self.file)
+        # The link may have taken all of it meanwhile, and asked for more in vain: let it ask again.
         self._is_hungry = False
-        return bool(self._ready)
+        return True
 
     @property
     def is_expired(self) -> bool:

@@ -92,10 +92,18 @@ class Spool:
         self.ring()
 
     def start(self) -> None:
-        """Start the thread; RuntimeError if the interpreter starts no more."""
+        """Start the thread, if the interpreter starts any more; no lock may be held."""
         thread = threading.Thread(target=self._run, name="zstream-spool", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            return
         self._thread = thread
+
+    def help(self) -> None:
+        """Do the thread's work in the link's, if it could not be started."""
+        if self._thread is None:
+            self._turn()
 
     def stop(self) -> None:
         """Write and sync what is left, and close the files, for which it does not wait.
@@ -114,8 +122,7 @@ class Spool:
 
     # ------------------------------------------------------------ the thread
 
-    def turn(self) -> None:
-        """Do whatever there is to do."""
+    def _turn(self) -> None:
         now = time.monotonic()
         self._writer.others = self._adopter.others
         is_new = self._writer.turn(now)
@@ -127,7 +134,7 @@ class Spool:
         self._outbox.threads.add(threading.get_ident())
         try:
             while not self._is_stopped:
-                self.turn()
+                self._turn()
                 self._sleep()
             self._end()
         except Exception:  # noqa: BLE001 - a defect must be heard of; what is written is safe
