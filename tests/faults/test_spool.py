@@ -200,7 +200,8 @@ def test_killed_app(
     lost, oldest = check_spooled(rows, returned, apps.kills.at)
     figures(
         test="spool", inserts=sum(map(len, returned.values())), stored=len(rows),
-        app_kills=GENERATIONS * soak, worker_kills=len(apps.kills.at), daemon_kills=daemon.kills,
-        returned_and_lost=lost, oldest_lost_ms=round(oldest * 1000), twice=0,
+        app_kills=GENERATIONS * soak, processes_killed=len(apps.kills.at),
+        daemon_kills=daemon.kills, returned_and_lost=lost, twice=0,
+        oldest_lost_ms=round(oldest * 1000),
         seconds=round(time.monotonic() - began, 1),
     )  # fmt: skip
