@@ -188,7 +188,9 @@ class Following:
     def _go_on(self) -> None:
         """Ask for the page that is wanted, if there is room for it."""
         core = self._core
-        if self._request is not None or core.state is not State.REPLAYING or self.is_closed:
+        if self._request is not None or self.is_closed or core.error is not None:
+            return
+        if core.state is not State.REPLAYING:
             return
         core.resume()
         self._wake()  # whoever had us go on may sleep by now
