@@ -39,7 +39,9 @@ MAX_REGISTERED_BYTES: Final = 1 << 20
 PUBLICATION_BYTES: Final = 64 << 10
 #: Identifiers and timestamps stay below 2^53, so that every language can hold them.
 MAX_INTEGER: Final = (1 << 53) - 1
-#: The number of a batch that is never taken: a producer sends it to be told where it stands.
+#: Numbers of batches that are never taken, from the first to the last: a producer sends such a
+#: probe to be told where it stands.
+FIRST_PROBE_N: Final = MAX_INTEGER - 1023
 PROBE_N: Final = MAX_INTEGER
 #: Bits of an id that count within a node; the node number stands above them.
 COUNTER_BITS: Final = 46

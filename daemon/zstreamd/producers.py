@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from zstream import wire
 from zstream.backends.base import Producer
-from zstream.limits import PROBE_N
+from zstream.limits import FIRST_PROBE_N
 from zstream.wire import BatchHeader
 from zstreamd.rows import Rows
 from zstreamd.validate import Refusal
@@ -40,7 +40,7 @@ class Producers(Rows[Producer]):
             return "fenced"
         if header.epoch > row.epoch:
             self._changed[header.producer] = row._replace(epoch=header.epoch, seen=now)
-        if header.n == PROBE_N:
+        if header.n >= FIRST_PROBE_N:
             return "gap"
         if header.n <= row.last:
             return "again"

@@ -35,6 +35,10 @@ _TURN_BYTES: Final = 8 << 20
 #: How often one turn looks into the insert socket at the most, as long as it finds so much.
 _TURN_BURSTS: Final = 4
 _FULL_BURST: Final = 32
+#: Publications after which libzmq's own thread is given a moment to send them: thousands at once,
+#: as after many subscriptions over one connection, would pass its high-water mark.
+_SEND_BURST: Final = 50
+_SEND_PAUSE_S: Final = 0.0005
 #: Seconds for the last bounded drain of the insert socket, and for queries to end, at the stop.
 _LAST_DRAIN_S: Final = 0.1
 _QUERIES_END_S: Final = 5.0
@@ -208,8 +212,10 @@ class Server:
             self._router.answer(reply, request_bytes)
         assert self._sockets is not None
         send = self._sockets.publish.send_multipart
-        for message in publications:
+        for count, message in enumerate(publications, 1):
             send(message, zmq.NOBLOCK, copy=True)
+            if count % _SEND_BURST == 0:
+                time.sleep(_SEND_PAUSE_S)
 
     # ------------------------------------------------------------ the end
 

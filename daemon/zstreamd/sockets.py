@@ -13,8 +13,13 @@ from zstream.errors import ConfigError, EndpointTaken
 from zstream.limits import MAX_FRAME_BYTES, MAX_SUBSCRIPTION_BYTES
 
 LINGER_MS: Final = 1_000
-#: Messages that libzmq holds for one subscriber before it drops, whole messages.
-PUBLISH_HWM: Final = 1_000
+#: Messages that libzmq holds for one subscriber before it drops, whole messages: some 13 MB of
+#: them, unless events are larger than a publication. Of those under way the subscriber's own
+#: libzmq and the kernels hold as many again, and what is lost is found by ``prev``.
+PUBLISH_HWM: Final = 200
+#: A subscriber that takes nothing at all for so long, in ms, is disconnected: stopped, or the
+#: machine is gone. It connects again by itself, and what was held for it is free until then.
+STALLED_MS: Final = 30_000
 #: Replies that libzmq holds for one peer before further ones are lost: a page has up to 1 MiB, so
 #: a peer that asks and never reads must not be given a thousand. Sixteen may be under way.
 QUERY_HWM: Final = 256
@@ -53,6 +58,7 @@ class Sockets:
         self.publish = self._make(zmq.XPUB, MAX_SUBSCRIPTION_BYTES)
         self.publish.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.publish.setsockopt(zmq.SNDHWM, PUBLISH_HWM)
+        self.publish.setsockopt(zmq.TCP_MAXRT, STALLED_MS)  # where the system has it, as Linux
         self.endpoints = Endpoints("", "", "")
 
     def bind(self, endpoints: Endpoints) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zstream.backends.base import Producer
 from zstream.errors import BadTime, EventError
-from zstream.limits import PROBE_N
+from zstream.limits import FIRST_PROBE_N, PROBE_N
 from zstream.wire import BatchHeader
 from zstreamd.producers import KEPT_REFUSALS, Producers
 from zstreamd.validate import Refusal
@@ -87,8 +87,11 @@ def test_a_probe_of_a_higher_epoch_fences() -> None:
 
 
 def test_a_probe_is_not_even_taken_where_its_number_would_be_next() -> None:
-    row = Producer(ONE, 1, PROBE_N - 1, 0, b"\x90", NOW)
-    assert Producers({ONE: row}).judge(header(PROBE_N), NOW) == "gap"
+    for n in (FIRST_PROBE_N, FIRST_PROBE_N + 5, PROBE_N):
+        row = Producer(ONE, 1, n - 1, 0, b"\x90", NOW)
+        assert Producers({ONE: row}).judge(header(n), NOW) == "gap"
+    row = Producer(ONE, 1, FIRST_PROBE_N - 2, 0, b"\x90", NOW)
+    assert Producers({ONE: row}).judge(header(FIRST_PROBE_N - 1), NOW) == "next"
 
 
 def test_refusals_are_counted_and_the_newest_kept() -> None:
