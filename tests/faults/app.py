@@ -78,7 +78,7 @@ class App:
         try:
             rng, log, n = random.Random(p), self._log(p), 0
             while not ended.wait(rng.uniform(0, 0.03)):
-                for _ in range(rng.choice((1, 1, 3, 20, 20, 300))):
+                for _ in range(rng.choice((1, 1, 3, 20, 20, 20, 20, 200))):
                     self._insert(p, n, log)
                     n += 1
             self.client.close()

@@ -1,6 +1,6 @@
 """An app that inserts into a spool is killed again and again, and so is the daemon.
 
-With ``--soak 5`` it is the full size: 25 kills of the whole app, 50 of single workers.
+With ``--soak 6`` it is the full size: 24 kills of the whole app, some 50 of single workers.
 """
 
 import json
@@ -21,11 +21,11 @@ from .traffic import RETURNED, Row, check_numbers
 
 APP: Final = Path(__file__).with_name("app.py")
 WORKERS: Final = 8
-GENERATIONS: Final = 5
+GENERATIONS: Final = 4
 WORKER_KILLS: Final = 2
 SYNC_S: Final = 0.05
 #: The spool's thread may have to wait for a processor, or for the interpreter.
-GRACE_S: Final = 0.45
+GRACE_S: Final = 0.95
 #: Between the p of one generation of the app and the next.
 SPAN: Final = 1_000
 
