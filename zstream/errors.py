@@ -19,7 +19,6 @@
     ├── BufferFull                        the client's buffer, with ``on_full="raise"``
     ├── FlushError                        not everything is on disk
     ├── Refused                           the daemon refused events for good
-    ├── TailGap                           the live tail missed something
     ├── Closed                            the client or the tail is closed
     ├── DecodeError                       bytes that break the protocol
     ├── ConfigError                       settings that cannot work
@@ -158,18 +157,6 @@ class Refused(Error):
         super().__init__(message)
         self.count = count
         self.refusals = refusals
-
-
-class TailGap(Error):
-    """The live tail missed publications.
-
-    Attributes:
-        cursor: Where to resume without a hole: ``client.tail(filter, after=error.cursor)``.
-    """
-
-    def __init__(self, message: str, *, cursor: str) -> None:
-        super().__init__(message)
-        self.cursor = cursor
 
 
 class Closed(Error):

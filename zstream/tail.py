@@ -82,6 +82,8 @@ class TailCore:
         self.state = State.WAITING
         self.error: Error | None = None
         self.is_sudden = self._has_missed = False
+        #: Whether a page has yet to say that the beginning is one that the store knows.
+        self._is_unchecked = False
         self._node = 0
         #: Whether it begins with the oldest that is kept: 0 in a run would be a place, and lost
         #: once events were trimmed.
@@ -207,7 +209,7 @@ class TailCore:
         elif self._place.run != run and not self._from_oldest:
             self._lives_over.add(self._place.run)  # who answered knows it as one of the past
         self._put(Chunk(after, Place(run, max(after, upto)), packed, True))
-        self._from_oldest, self._since = False, None
+        self._from_oldest, self._since, self._is_unchecked = False, None, False
         if self._held and self._held[0][0].run != run:
             # It came late, from a life that is over, or a daemon that is just going answered.
             # Runs have no order, so it is only passed over: the next publication tells.
@@ -277,11 +279,12 @@ class TailCore:
         self._place = self._before = self._behind = place
         self.state = State.LIVE
         if self._after is not None or self._since is not None:
-            self.state = State.REPLAYING
+            self.state, self._is_unchecked = State.REPLAYING, True
             self._hold(header, body)
 
     def _follows(self, header: Header) -> bool:
-        return header.run == self._place.run and header.prev <= self._place.id
+        is_next = header.run == self._place.run and header.prev <= self._place.id
+        return is_next and not self._is_unchecked
 
     def _pass(self, header: Header, body: bytes) -> bool:
         """Hand on what follows; False if there is no room for it."""

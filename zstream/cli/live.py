@@ -61,13 +61,9 @@ def tail(
 def _follow(
     client: Client, filter: dict[str, Any], after: int | str | None, since: datetime | None
 ) -> Iterator[Event]:
-    """Follow for ever, over holes and restarts of the daemon, and as long as somebody reads."""
-    while True:
-        with client.tail(filter, after=after, since=since) as tail:
-            try:
-                yield from _events(tail)
-            except errors.TailGap as gap:
-                after, since = gap.cursor, None
+    """Follow for ever, and as long as somebody reads."""
+    with client.tail(filter, after=after, since=since) as tail:
+        yield from _events(tail)
 
 
 def _events(tail: Tail) -> Iterator[Event]:
