@@ -1,28 +1,77 @@
 """The lane against a model of the daemon's rules, over a network that loses, delays and forgets."""
 
 import copy
+import itertools
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from zstream import wire
-from zstream.confirmation import Watermark
-from zstream.lane import ASK_FIRST_S, ASK_S, ELEMENT_OVERHEAD, QUIET_S, WINDOW, Lane
-from zstream.limits import BATCH_BYTES, BATCH_EVENTS
+from zstream.confirmation import Nack, Watermark
+from zstream.lane import ASK_FIRST_S, ASK_S, PROBE_S, PROBES, REWIND_S, WINDOW, Lane
+from zstream.source import ELEMENT_OVERHEAD, Batch, pack_body
 
 
 def element(number, *, bad=False):
     return wire.pack({"n": number, "bad": bad})
 
 
+class Folder:
+    """A source whose batches outlive a process, as in a spool or a file."""
+
+    def __init__(self, *, resumes=False):
+        self.names = 0
+        self.batches = []
+        self.base = self.done = self.taken = 0  # of the list: number 1 less one, settled, taken
+        self.epoch, self.resumes = 1, resumes
+        self.goes_on, self.is_over = True, False
+        self.rename()
+
+    def rename(self):
+        self.names += 1
+        self.producer = self.names.to_bytes(16, "big")
+
+    @property
+    def first(self):
+        return self.done - self.base + 1
+
+    def put(self, numbers, bad=()):
+        body = pack_body(element(each, bad=each in bad) for each in numbers)
+        self.batches.append(Batch(len(numbers), body, tuple(numbers)))
+
+    def take(self):
+        if self.taken == len(self.batches):
+            return None
+        self.taken += 1
+        return self.batches[self.taken - 1]
+
+    def settled(self, n):
+        assert self.done <= self.base + n <= self.taken
+        self.done = self.base + n
+
+    def restart(self):
+        self.base = self.done
+        self.rename()
+        return self.goes_on
+
+    def adopt(self, forgotten):
+        """What the next process finds, if the newest settlements were not written down."""
+        self.done = max(self.base, self.done - forgotten)
+        self.taken = self.done
+        self.epoch += 1
+        self.resumes = True
+
+
 class Daemon:
     """The daemon's half of docs/protocol.md, "Numbered batches", on a list."""
 
-    def __init__(self):
+    def __init__(self, run=1):
         self.rows = {}  # producer -> [epoch, last, refused, refusals]
         self.events = []
+        self.run = run
 
     def row(self, producer):
         return self.rows.setdefault(producer, [0, 0, 0, []])
@@ -30,15 +79,17 @@ class Daemon:
     def take(self, frames):
         """Take a batch; returns what is published under the producer's topic."""
         header = wire.decode_batch_header(frames[0])
-        events = wire.unpack(frames[1])
-        assert header.crc32 == zlib.crc32(frames[1])
-        assert header.size == len(events)
         row = self.row(header.producer)
+        if header.crc32 != zlib.crc32(frames[1]):
+            return self.nack(header, "bad_batch")
+        events = wire.unpack(frames[1])
+        if header.size != len(events):
+            return self.nack(header, "bad_batch")
         if header.epoch < row[0]:
-            return header.producer, "nack", row[1]
+            return self.nack(header, "fenced")
         row[0] = header.epoch
         if header.n > row[1] + 1:
-            return header.producer, "nack", row[1]
+            return self.nack(header, "gap")
         if header.n == row[1] + 1:
             row[1] = header.n
             for place, event in enumerate(events):
@@ -47,453 +98,675 @@ class Daemon:
                     row[3].append((header.n, place, "bad_event", "bad"))
                 else:
                     self.events.append(event["n"])
-        return header.producer, "ack", row[1], row[2]
+        return self.ack(header.producer)
+
+    def ack(self, producer):
+        return producer, self.row(producer)[1], self.row(producer)[2], self.run
+
+    def nack(self, header, code):
+        epoch, last, _, _ = self.row(header.producer)
+        return header.producer, Nack(header.n, epoch, last, code, "why", self.run)
 
     def watermark(self, producer):
         epoch, last, refused, refusals = self.row(producer)
-        return Watermark(epoch, last, refused, tuple(refusals))
+        return Watermark(epoch, last, refused, tuple(refusals[-100:]), self.run)
 
 
-class World:
-    """A lane, a daemon and a network; each method that a step names does one thing to them."""
+class World(RuleBasedStateMachine):
+    """A lane, a daemon and a network.
 
-    def __init__(self, keep, may_restore, may_stray):
-        self.may_restore, self.may_stray = may_restore, may_stray
-        self.lane = Lane(keep=keep)
+    Seconds pass in ``wait`` alone. What was sent over a connection that is gone may still arrive,
+    late; publications come late, twice, in another order, or never.
+    """
+
+    @initialize(is_calm=st.booleans())
+    def begin(self, is_calm):
+        self.is_calm = is_calm  # nothing is lost but publications: the daemon is only slow
+        self.folder = Folder()
+        self.lane = Lane(self.folder)
         self.daemon = Daemon()
         self.backup = copy.deepcopy(self.daemon)
         self.now = 0.0
-        self.put = 0
-        self.bad = set()
-        self.ever_stored = []
+        self.numbers, self.bad = 0, set()
         self.wire = []  # on the connection
-        self.stray = []  # read late, from a connection that is gone
+        self.strays = []  # of connections that are gone, a list each
         self.said = []  # publications on their way
         self.asked = []  # watermarks asked for: (ask, answer or None)
-        self.is_up = False
         self.room = 5
-        self.connect()
-        self.was_restored = self.was_late = False
-        self.restarts = 0
+        self.is_up = True
+        self.lane.connected()
+        self.steps, self.excused, self.sent_at = 0, 0, {}
+        self.forgotten = set()  # stored once, and gone with a store that was replaced
+        self.reported = []
 
     # ------------------------------------------------------------ the ordinary
 
-    def work(self, bad, sends, arrives, hears, asks, seconds, connects):
-        self.now += seconds
-        if connects:
-            self.connect()
-        self.lane.put([element(self.put + at, bad=each) for at, each in enumerate(bad)])
-        self.bad |= {self.put + at for at, each in enumerate(bad) if each}
-        self.put += len(bad)
-        for _ in range(sends):
-            self.send()
-        self.deliver(arrives)
-        for each in hears:
-            self.hear(each == "lost")
-        if asks != "no":
-            self.ask()
-        if "hears" in asks or "fails" in asks:
-            self.answer(asks == "fails")
+    @rule(bad=st.sampled_from([[False], [False, False], [True], [False, True, False], []]))
+    def put(self, bad):
+        numbers = range(self.numbers, self.numbers + len(bad))
+        self.numbers += len(bad)
+        self.bad |= {number for number, is_bad in zip(numbers, bad, strict=True) if is_bad}
+        self.folder.put(numbers, self.bad)
 
-    def send(self):
-        frames = self.lane.offer(self.now)
-        assert frames == self.lane.offer(self.now)
-        assert frames is None or self.is_up
-        if frames is not None and len(self.wire) < self.room:
+    @rule(count=st.integers(1, 4))
+    def send(self, count):
+        for _ in range(count):
+            frames = self.lane.offer(self.now)
+            assert frames == self.lane.offer(self.now)
+            if frames is None or len(self.wire) >= self.room:
+                return
+            assert self.is_up
+            self.steps += 1
+            header = wire.decode_batch_header(frames[0])
+            key = header.producer, header.n
+            if header.n not in PROBES:
+                # Nothing is sent again without a NACK, a new connection or a new run.
+                assert key not in self.sent_at or self.excused > self.sent_at[key]
+                self.sent_at[key] = self.steps
             self.wire.append(frames)
             self.lane.taken(self.now)
 
+    @rule(count=st.integers(1, 5))
     def deliver(self, count):
         for frames in self.wire[:count]:
-            self.arrive(frames)
+            self.said.append(self.daemon.take(frames))
         del self.wire[:count]
 
-    def arrive(self, frames):
-        before = len(self.daemon.events)
-        self.said.append(self.daemon.take(frames))
-        self.ever_stored += self.daemon.events[before:]
+    @rule(place=st.integers(0, 3), fate=st.sampled_from(["heard", "heard", "lost", "twice"]))
+    def hear(self, place, fate):
+        if not self.said:
+            return
+        place = min(place, len(self.said) - 1)
+        said = self.said[place]
+        if fate != "twice":
+            del self.said[place]
+        if fate == "lost" or said[0] != self.lane.producer:
+            return
+        self.excuse()
+        if isinstance(said[1], Nack):
+            self.lane.reject(said[1], self.now)
+        else:
+            self.lane.acknowledge(*said[1:], self.now)
 
-    def hear(self, lost):
-        if self.said:
-            producer, kind, *fields = self.said.pop(0)
-            if lost or producer != self.lane.producer:
-                return
-            if kind == "ack":
-                self.lane.acknowledge(*fields, self.now)
-            else:
-                self.lane.reject(self.now)
+    def excuse(self):
+        self.steps += 1
+        self.excused = self.steps
 
+    @rule()
     def ask(self):
         ask = self.lane.ask(self.now)
         if ask is not None:
-            self.asked.append([ask, self.daemon.watermark(ask.producer) if self.is_up else None])
+            assert ask.producer == self.lane.producer
+            self.asked.append((ask, self.daemon.watermark(ask.producer) if self.is_up else None))
 
+    @precondition(lambda self: self.asked)
+    @rule(fails=st.booleans())
     def answer(self, fails):
-        if self.asked:
-            ask, watermark = self.asked.pop(0)
-            self.lane.answer(ask, None if fails else watermark, self.now)
+        ask, watermark = self.asked.pop(0)
+        self.excuse()
+        self.lane.answer(ask, None if fails else watermark, self.now)
 
+    @rule(seconds=st.sampled_from([0.01, ASK_FIRST_S, ASK_S, *PROBE_S, *REWIND_S, 6.0]))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @rule(room=st.integers(0, 5))
     def change_room(self, room):
         self.room = room
 
+    @rule()
     def subscribe(self):
         """A subscription is answered with what the daemon knows."""
-        _, last, refused, _ = self.daemon.row(self.lane.producer)
-        self.said.append((self.lane.producer, "ack", last, refused))
+        self.said.append(self.daemon.ack(self.lane.producer))
 
     # ------------------------------------------------------------ the disasters
 
-    def cut(self, kept, strays, returns):
-        """The connection breaks; some frames were read, the others are lost or come late."""
-        self.deliver(kept)
-        if strays and self.wire and self.may_stray:
-            self.was_late = True
-            self.stray += self.wire
+    @precondition(lambda self: not self.is_calm)
+    @rule(are_late=st.booleans(), returns=st.booleans())
+    def cut(self, are_late, returns):
+        """The connection breaks; what is on it is lost, or comes late."""
+        if are_late and self.wire:
+            self.strays.append(self.wire)
         self.lose(returns)
 
-    def kill(self, kept, tells, returns):
+    @precondition(lambda self: not self.is_calm and self.strays)
+    @rule(place=st.integers(0, 3), count=st.integers(1, 3))
+    def deliver_late(self, place, count):
+        place = min(place, len(self.strays) - 1)
+        for _ in range(min(count, len(self.strays[place]))):
+            self.said.append(self.daemon.take(self.strays[place].pop(0)))
+        self.strays = [each for each in self.strays if each]
+
+    @precondition(lambda self: not self.is_calm)
+    @rule(tells=st.booleans(), returns=st.booleans())
+    def kill(self, tells, returns):
         """The daemon is killed: what it had not committed is gone, and what it had not said."""
-        self.deliver(kept)
-        self.stray = []
+        self.strays = []
         if not tells:
             self.said = []
+        self.daemon.run += 1
         self.lose(returns)
 
     def lose(self, returns):
         self.wire = []
         if self.is_up:
             self.is_up = False
-            self.lane.disconnected(self.now)
+            self.lane.disconnected()
         if returns:
             self.connect()
 
+    @rule()
     def connect(self):
         if not self.is_up:
             self.is_up = True
-            self.lane.connected(self.now)
+            self.excuse()
+            self.lane.connected()
 
+    @precondition(lambda self: not self.is_calm)
+    @rule()
     def break_silently(self):
-        """The connection breaks and is there again before the lane hears of it."""
+        """The connection breaks and is there again, and nobody notices."""
         self.wire = []
 
+    @precondition(lambda self: not self.is_calm)
+    @rule(place=st.integers(0, 4))
+    def corrupt(self, place):
+        if place < len(self.wire):
+            header, body = self.wire[place]
+            self.wire[place] = [header, body + b"\xc1"]
+
+    @rule()
     def back_up(self):
         self.backup = copy.deepcopy(self.daemon)
 
-    def restore(self, empty):
-        if not self.may_restore:
-            return
-        self.kill(0, True, False)
+    @precondition(lambda self: not self.is_calm)
+    @rule(empty=st.booleans(), tells=st.booleans())
+    def restore(self, empty, tells):
+        """The daemon goes on with an older copy of its store, or with none."""
+        before, run = self.daemon, self.daemon.run
+        self.kill(tells, False)
         self.daemon = Daemon() if empty else copy.deepcopy(self.backup)
-        self.was_restored = True
+        self.daemon.run = run + 1
+        self.forgotten |= set(before.events) - set(self.daemon.events)
         self.connect()
 
-    def deliver_late(self):
-        if self.stray:
-            self.arrive(self.stray.pop(0))
+    @precondition(lambda self: not self.is_calm)
+    @rule(forgotten=st.integers(0, 2))
+    def adopt(self, forgotten):
+        """The process is killed, and another one goes on with its batches."""
+        if self.wire:
+            self.strays.append(self.wire)
+        self.folder.adopt(forgotten)
+        self.asked, self.wire = [], []
+        self.lane = Lane(self.folder)
+        self.excuse()
+        if self.is_up:
+            self.lane.connected()
 
     # ------------------------------------------------------------ what must hold
 
-    def stores_nothing_twice_and_all_in_order(self):
-        if self.was_late:
-            assert len(set(self.ever_stored)) == len(self.ever_stored)
-        else:
-            assert self.ever_stored == sorted(set(self.ever_stored))
+    @invariant()
+    def stores_each_event_once_and_in_order(self):
+        assert self.daemon.events == sorted(set(self.daemon.events))
 
-    def never_lies(self):
-        lane = self.lane
-        assert lane.settled == lane.stored + lane.refused + lane.lost
-        assert lane.settled <= lane.sent <= self.put
-        assert lane.sent + lane.waiting == self.put
-        stored = sum(number < lane.settled for number in self.ever_stored)
-        assert lane.stored <= stored
-        assert min(lane.stored, lane.refused, lane.lost) >= 0
-        if not (self.was_restored or self.was_late):
-            assert lane.stored == stored
-            assert lane.refused <= sum(number < lane.settled for number in self.bad)
+    @invariant()
+    def settles_only_what_was_dealt_with(self):
+        dealt_with = set(self.daemon.events) | self.forgotten | self.bad
+        for batch in self.folder.batches[: self.folder.done]:
+            assert set(batch.tag) <= dealt_with
 
-    def loses_only_when_it_starts_anew(self):
-        lane = self.lane
-        assert lane.lost == 0 or lane.restarts > 0
-        assert lane.restarts >= self.restarts
-        self.restarts = lane.restarts
+    @invariant()
+    def counts_right(self):
+        ledger = self.lane.ledger
+        assert ledger.lost == 0
+        assert ledger.settled <= ledger.sent <= self.numbers
+        assert ledger.refused >= 0
+        self.reported += ledger.take_reports()
 
-    def reports_are_of_bad_events(self):
-        for report in self.lane.reports:
-            assert report.count > 0
-            assert len(report.refusals) <= report.count
-            for packed in report.elements:
-                assert wire.unpack(packed)["bad"]
+    @invariant()
+    def reports_bad_events(self):
+        for report in self.reported:
+            for packed, (_, place, _, _), tag in zip(
+                report.elements, report.refusals, report.tags, strict=True
+            ):
+                assert wire.unpack(packed) == {"n": tag[place], "bad": True}
+                assert tag[place] in self.bad
 
-    def check(self):
-        self.stores_nothing_twice_and_all_in_order()
-        self.never_lies()
-        self.loses_only_when_it_starts_anew()
-        self.reports_are_of_bad_events()
-
-    def end_well(self):
+    def teardown(self):
         """When all is well again, the fate of every event becomes known, soon."""
-        self.stray, self.room = [], 100
+        if not hasattr(self, "lane"):
+            return
+        self.strays, self.room = [], 100
         self.connect()
         until = self.now + 60
-        while self.lane.unconfirmed or self.lane.waiting:
+        while self.folder.done < len(self.folder.batches):
             assert self.now < until, "the lane stalls"
             self.ask()
-            self.send()
+            self.send(1)
             self.deliver(100)
             while self.said:
-                self.hear(lost=False)
+                self.hear(0, "heard")
             while self.asked:
-                self.answer(fails=False)
+                self.answer(False)
             wake_at = self.lane.wake_at()
             if self.lane.offer(self.now) is None and wake_at is not None:
                 self.now = max(self.now, wake_at)
-        self.check()
+        self.settles_only_what_was_dealt_with()
+        self.counts_right()
+        self.reports_bad_events()
+        self.stores_each_event_once_and_in_order()
+        if self.is_calm:
+            assert self.lane.resent == 0, "back-pressure makes it send nothing again"
+            assert self.lane.ledger.refused == len(self.bad)
+        # Whatever was not lost with a store that was replaced is there, and so is all since.
+        assert set(range(self.numbers)) - self.bad - self.forgotten <= set(self.daemon.events)
 
 
-work = st.fixed_dictionaries(
-    {
-        "bad": st.sampled_from([[False], [False, False], [True], [False, True, False], []]),
-        "sends": st.sampled_from([1, 2, 3, 0]),
-        "arrives": st.sampled_from([1, 2, 4, 0]),
-        "hears": st.lists(st.sampled_from(["lost", "heard", "heard"]), max_size=4),
-        "asks": st.sampled_from(["no", "asks", "asks and hears", "fails"]),
-        "connects": st.booleans(),
-        "seconds": st.sampled_from([0.0, 0.01, ASK_FIRST_S, ASK_S, QUIET_S, 6.0]),
-    }
-)
-ordinary = st.tuples(st.just("work"), work)
-kept = st.integers(0, 3)
-rare = st.one_of(
-    st.tuples(st.just("change_room"), st.fixed_dictionaries({"room": st.integers(0, 5)})),
-    st.tuples(
-        st.just("cut"),
-        st.fixed_dictionaries(
-            {"kept": kept, "strays": st.booleans(), "returns": st.sampled_from([True, True, False])}
-        ),
-    ),
-    st.tuples(
-        st.just("kill"),
-        st.fixed_dictionaries(
-            {"kept": kept, "tells": st.booleans(), "returns": st.sampled_from([True, True, False])}
-        ),
-    ),
-    st.tuples(st.just("restore"), st.fixed_dictionaries({"empty": st.booleans()})),
-    st.tuples(
-        st.sampled_from(["subscribe", "connect", "break_silently", "back_up", "deliver_late"]),
-        st.just({}),
-    ),
-)
+TestLane = World.TestCase
+TestLane.settings = settings(stateful_step_count=60)
 
 
-#: Mapped, because one_of would give each of the rare ones as much room as the ordinary.
-step = st.one_of(ordinary, ordinary, ordinary, rare.map(tuple))
-
-
-@settings(max_examples=4 * settings.default.max_examples)
-@given(st.tuples(st.booleans(), st.booleans(), st.booleans()), st.lists(step, min_size=10))
-def test_it_never_lies_and_never_stalls(kinds, steps):
-    world = World(*kinds)
-    for name, arguments in steps:
-        getattr(world, name)(**arguments)
-        world.check()
-    world.end_well()
+# ---------------------------------------------------------------- one at a time
 
 
 @pytest.fixture
-def lane():
-    lane = Lane()
-    lane.connected(0.0)
+def folder():
+    return Folder()
+
+
+@pytest.fixture
+def lane(folder):
+    lane = Lane(folder)
+    lane.connected()
     return lane
 
 
+def put(folder, count):
+    for number in range(count):
+        folder.put([number])
+
+
 def send(lane, now=0.0):
-    frames = lane.offer(now)
-    assert frames is not None
-    lane.taken(now)
-    return wire.decode_batch_header(frames[0])
+    """Send all that can be sent; returns the numbers."""
+    numbers = []
+    while (frames := lane.offer(now)) is not None:
+        lane.taken(now)
+        numbers.append(wire.decode_batch_header(frames[0]).n)
+    return numbers
 
 
-def test_a_lone_event_is_offered_at_once(lane):
-    lane.put([element(1)])
-    header = send(lane)
-    assert (header.producer, header.epoch, header.n, header.size) == (lane.producer, 1, 1, 1)
+def nack(n, last, code="gap", *, epoch=1, run=1):
+    return Nack(n, epoch, last, code, "why", run)
+
+
+def settle(lane, last, now=0.0, *, refused=0, run=1):
+    lane.acknowledge(last, refused, run, now)
+
+
+def test_a_batch_is_offered_at_once_and_once(lane, folder):
+    folder.put([7])
+    header = wire.decode_batch_header(lane.offer(0.0)[0])
+    assert (header.producer, header.epoch, header.n, header.size) == (folder.producer, 1, 1, 1)
+    assert send(lane) == [1]
     assert lane.offer(0.0) is None
 
 
-def test_nothing_is_offered_without_a_connection():
-    lane = Lane()
-    lane.put([element(1)])
+def test_nothing_is_offered_without_a_connection(folder):
+    lane = Lane(folder)
+    folder.put([7])
     assert lane.offer(0.0) is None
     assert lane.wake_at() is None
 
 
-def test_batches_are_cut_by_count_and_bytes(lane):
-    lane.put([element(at) for at in range(BATCH_EVENTS + 1)])
-    assert [send(lane).size, send(lane).size] == [BATCH_EVENTS, 1]
-    lane.put([bytes(BATCH_BYTES // 2)] * 3 + [bytes(BATCH_BYTES + 9), element(1)])
-    assert [send(lane).size for _ in range(4)] == [2, 1, 1, 1]
+def test_the_window_bounds_what_is_under_way(lane, folder):
+    put(folder, WINDOW + 2)
+    assert send(lane) == [*range(1, WINDOW + 1)]
+    assert folder.taken == WINDOW, "the rest stays where it is"
+    settle(lane, 1)
+    assert send(lane) == [WINDOW + 1]
 
 
-def test_the_window_bounds_what_is_under_way(lane):
-    for at in range(WINDOW + 1):
-        lane.put([element(at)])
-        if at < WINDOW:
-            send(lane)
-    assert lane.offer(0.0) is None
-    lane.acknowledge(1, 0, 0.1)
-    assert send(lane).n == WINDOW + 1
-
-
-def test_an_ack_settles_and_releases(lane):
-    lane.put([element(1), element(2)])
+def test_an_ack_settles_and_releases(lane, folder):
+    folder.put([1, 2])
     send(lane)
-    lane.acknowledge(1, 0, 0.1)
-    assert (lane.stored, lane.settled, lane.unconfirmed) == (2, 2, 0)
-    assert lane.released == len(element(1)) + len(element(2)) + 2 * ELEMENT_OVERHEAD
+    settle(lane, 1)
+    ledger = lane.ledger
+    assert (ledger.stored, ledger.settled, ledger.sent, folder.done) == (2, 2, 2, 1)
+    assert ledger.released == len(element(1)) + len(element(2)) + 2 * ELEMENT_OVERHEAD
     assert lane.wake_at() is None
 
 
-def test_silence_makes_it_ask_and_a_watermark_settles(lane):
-    lane.put([element(1)])
+def test_silence_makes_it_ask_and_a_watermark_settles(lane, folder):
+    put(folder, 1)
     send(lane)
     assert lane.wake_at() == ASK_FIRST_S
     assert lane.ask(ASK_FIRST_S - 0.01) is None
     ask = lane.ask(ASK_FIRST_S)
-    assert ask.producer == lane.producer
     assert lane.ask(1.0) is None, "one at a time"
-    lane.answer(ask, Watermark(1, 1, 0), 1.0)
-    assert lane.stored == 1
+    lane.answer(ask, Watermark(1, 1, 0, (), 1), 1.0)
+    assert lane.ledger.stored == 1
 
 
-def test_a_watermark_that_stands_still_proves_nothing(lane):
-    lane.put([element(1)])
+def test_a_watermark_that_stands_still_proves_nothing(lane, folder):
+    put(folder, 1)
     send(lane)
-    lane.answer(lane.ask(1.0), Watermark(1, 0, 0), 1.0)
-    assert (lane.lost, lane.unconfirmed) == (0, 1)
+    for now in (0.5, 1.0, 1.5):
+        lane.answer(lane.ask(now), Watermark(1, 0, 0, (), 1), now)
+    assert send(lane, 1.5) == []
 
 
-def test_a_nack_and_the_watermark_after_it_settle_what_was_lost(lane):
-    for at in range(3):
-        lane.put([element(at)])
-        send(lane)
-    old, early = lane.producer, lane.ask(1.0)
-    lane.reject(1.0)
-    assert lane.offer(1.0) is None
-    lane.answer(early, Watermark(1, 0, 0), 1.1)
-    assert lane.lost == 0, "that one was asked for before"
-    lane.answer(lane.ask(1.1), Watermark(1, 1, 0), 1.2)
-    assert (lane.stored, lane.lost, lane.restarts) == (1, 2, 1)
-    lane.put([element(3)])
-    header = send(lane, 1.2)
-    assert header.n == 1
-    assert header.producer != old
-
-
-def test_after_a_reconnect_it_probes_before_it_sends(lane):
-    lane.put([element(1)])
+def test_a_failed_ask_is_repeated(lane, folder):
+    put(folder, 1)
     send(lane)
-    lane.acknowledge(1, 0, 0.0)
-    lane.disconnected(1.0)
-    lane.connected(2.0)
-    assert lane.wake_at() is None, "an idle client does nothing"
-    lane.put([element(2)])
-    probe = send(lane, 2.0)
-    assert (probe.n, probe.size) == (2, 0)
+    lane.answer(lane.ask(1.0), None, 2.0)
+    assert lane.ask(2.0) is None
+    assert lane.ask(2.0 + ASK_S) is not None
+
+
+def test_a_gap_is_filled_once_however_many_nacks_it_draws(lane, folder):
+    put(folder, 10)
+    send(lane)
+    for n in range(4, 11):
+        lane.reject(nack(n, 2), 0.1)
+    assert send(lane, 0.1) == [*range(3, 11)], "the front is confirmed by the NACK's last"
+    for n in range(4, 11):
+        lane.reject(nack(n, 2), 0.2)
+    assert send(lane, 0.2) == []
+    settle(lane, 5, 0.3)
+    lane.reject(nack(7, 5), 0.3)
+    assert send(lane, 0.3) == [6, 7, 8, 9, 10], "that is another gap"
+
+
+def test_a_gap_that_stays_is_filled_again_and_ever_more_slowly(lane, folder):
+    put(folder, 2)
+    send(lane)
+    now, resent = 0.0, []
+    while now < 20.0:
+        lane.reject(nack(2, 0), now)
+        if 1 in send(lane, now):
+            resent.append(now)
+        now += 0.25
+    waits = [after - before for before, after in itertools.pairwise(resent)]
+    assert waits[:5] == [0.5, 1.0, 2.0, 4.0, 5.0]
+
+
+def test_a_nack_that_came_too_late_does_nothing(lane, folder):
+    put(folder, 5)
+    send(lane)
+    lane.reject(nack(4, 4), 0.1)
+    assert send(lane, 0.1) == [], "the gap was closed in the same transaction"
+    settle(lane, 4, 0.1)
+    lane.reject(nack(3, 1), 0.2)
+    assert send(lane, 0.2) == []
+
+
+def test_each_connection_gets_all_that_is_kept(lane, folder):
+    put(folder, 4)
+    send(lane)
+    settle(lane, 1)
+    lane.disconnected()
+    folder.put([9])
+    assert lane.offer(0.0) is None
+    lane.connected()
+    assert send(lane) == [2, 3, 4, 5]
+    assert lane.resent == 3
+
+
+def test_each_run_gets_all_that_is_kept_and_only_once(lane, folder):
+    put(folder, 3)
+    send(lane)
+    settle(lane, 1, run=1)
+    settle(lane, 2, run=2)
+    assert send(lane) == [3], "the daemon is another one, behind a connection that held"
+    settle(lane, 2, run=1)
+    settle(lane, 2, run=2)
+    assert send(lane) == [], "both are known"
+    lane.disconnected()
+    lane.connected()
+    assert send(lane) == [3]
+    settle(lane, 2, run=3)
+    assert send(lane) == [], "it was sent to that one"
+
+
+def test_a_probe_proves_a_gap(lane, folder):
+    put(folder, 3)
+    send(lane)
+    settle(lane, 1)
+    assert lane.wake_at() == ASK_S
+    assert send(lane, PROBE_S[0] - 0.1) == []
+    (probe,) = send(lane, PROBE_S[0])
+    assert probe in PROBES
+    lane.reject(nack(probe, 1), 2.1)
+    assert send(lane, 2.1) == [2, 3]
+
+
+def test_a_probe_proves_that_the_daemon_is_only_slow(lane, folder):
+    put(folder, 3)
+    send(lane)
+    settle(lane, 1)
+    (first,) = send(lane, 2.0)
+    folder.put([4])
+    assert send(lane, 2.0) == [4]
+    (second,) = send(lane, 6.0)
+    assert first != second
+    lane.reject(nack(first, 3), 7.0)
+    assert send(lane, 7.0) == [], "4 went out behind it"
+    lane.reject(nack(first, 3), 7.0)
+    assert send(lane, 7.0) == [], "once answered"
+    lane.reject(nack(second, 3), 7.0)
+    assert send(lane, 7.0) == [4]
+
+
+def test_probes_come_ever_more_slowly_until_there_is_progress(lane, folder):
+    put(folder, 2)
+    send(lane)
+    now, probed = 0.0, []
+    while now < 20.0:
+        probed += [now for n in send(lane, now) if n in PROBES]
+        now += 0.5
+    assert probed == [2.0, 6.0, 11.0, 16.0]
+    settle(lane, 1, 20.0)
+    assert [n in PROBES for n in send(lane, 22.0)] == [True]
+
+
+def test_a_probe_of_an_old_connection_proves_nothing(lane, folder):
+    put(folder, 2)
+    send(lane)
+    (probe,) = send(lane, 2.0)
+    lane.disconnected()
+    lane.connected()
+    send(lane, 3.0)
+    lane.reject(nack(probe, 0), 3.0)
+    assert send(lane, 3.0) == []
+
+
+def test_a_store_that_forgot_gets_all_that_is_kept_under_a_new_producer(lane, folder):
+    put(folder, 3)
+    old = folder.producer
+    send(lane)
+    settle(lane, 2)
+    lane.disconnected()
+    lane.connected()
+    assert send(lane) == [3]
+    lane.reject(nack(3, 1, run=2), 1.0)
+    assert send(lane, 1.0) == [], "a NACK may be an old one"
+    lane.answer(lane.ask(1.0), Watermark(1, 1, 0, (), 2), 1.1)
+    assert folder.producer != old
+    frames = lane.offer(1.1)
+    assert frames == wire.encode_batch(folder.producer, 1, 1, [element(2)])
+    assert send(lane, 1.1) == [1]
+    settle(lane, 1, 1.2, run=2)
+    assert (lane.ledger.stored, lane.restarts, folder.done) == (3, 1, 3)
+
+
+def test_an_idle_lane_notices_it_too(lane, folder):
+    put(folder, 1)
+    send(lane)
+    settle(lane, 1)
+    settle(lane, 0, 5.0, run=2)  # a subscription is answered
+    lane.answer(lane.ask(5.0), Watermark(0, 0, 0, (), 2), 5.1)
+    assert lane.restarts == 1
+
+
+def test_numbers_that_it_never_gave_are_not_believed(lane, folder):
+    put(folder, 1)
+    send(lane)
+    settle(lane, 7)
+    assert lane.ledger.stored == 0
+    lane.answer(lane.ask(0.0), Watermark(1, 7, 0, (), 1), 0.1)
+    assert (lane.ledger.stored, lane.ledger.lost, lane.restarts) == (0, 0, 1)
+    assert send(lane, 0.1) == [1]
+
+
+def test_a_watermark_from_before_an_ack_is_no_loss(lane, folder):
+    put(folder, 2)
+    send(lane)
+    ask = lane.ask(1.0)
+    settle(lane, 1, 1.0)
+    lane.answer(ask, Watermark(1, 0, 0, (), 1), 1.1)
+    assert (lane.ledger.stored, lane.restarts) == (1, 0)
+
+
+def test_an_answer_for_a_producer_that_is_history_does_nothing(lane, folder):
+    put(folder, 2)
+    send(lane)
+    settle(lane, 1)
+    stale = lane.ask(1.0)
+    lane.answer(stale, Watermark(1, 0, 0, (), 1), 1.0)
+    assert lane.restarts == 1
+    lane.answer(stale, Watermark(1, 2, 0, (), 1), 1.0)
+    assert lane.ledger.stored == 1
+
+
+def test_a_source_that_does_not_go_on_ends_the_lane(lane, folder):
+    folder.goes_on = False
+    put(folder, 2)
+    send(lane)
+    settle(lane, 1)
+    settle(lane, 0, 1.0)
+    lane.answer(lane.ask(1.0), Watermark(1, 0, 0, (), 1), 1.0)
+    assert lane.is_over
+    lane.connected()
     assert lane.offer(2.0) is None
-    lane.acknowledge(2, 0, 2.1)
-    assert (send(lane, 2.1).n, lane.lost, lane.restarts) == (3, 0, 0)
+    assert lane.wake_at() is None
 
 
-def test_an_emptied_store_costs_a_probe_and_no_event(lane):
-    lane.put([element(1)])
+# ---------------------------------------------------------------- refused
+
+
+def test_refusals_come_with_the_watermark(lane, folder):
+    folder.put([1, 2], {2})
     send(lane)
-    lane.acknowledge(1, 0, 0.0)
-    lane.disconnected(1.0)
-    lane.connected(2.0)
-    lane.put([element(2)])
-    assert send(lane, 2.0).size == 0
-    lane.reject(2.1)
-    lane.answer(lane.ask(2.1), Watermark(0, 0, 0), 2.2)
-    assert (lane.lost, lane.restarts) == (0, 1)
-    assert (send(lane, 2.2).n, lane.waiting) == (1, 0)
-
-
-def test_a_watermark_below_what_was_confirmed_starts_anew(lane):
-    lane.put([element(1)])
-    send(lane)
-    lane.acknowledge(1, 0, 0.0)
-    lane.put([element(2)])
-    send(lane, 0.0)
-    lane.answer(lane.ask(1.0), Watermark(1, 0, 0), 1.0)
-    assert (lane.stored, lane.lost, lane.restarts) == (1, 1, 1)
-
-
-def test_numbers_that_it_never_gave_are_not_believed(lane):
-    lane.put([element(1)])
-    send(lane)
-    lane.acknowledge(7, 0, 0.0)
-    assert lane.stored == 0
-    lane.answer(lane.ask(0.0), Watermark(1, 7, 0), 0.1)
-    assert (lane.stored, lane.lost, lane.restarts) == (0, 1, 1)
-
-
-def test_refusals_come_with_the_watermark():
-    lane = Lane(keep=True)
-    lane.connected(0.0)
-    lane.put([element(1), element(2, bad=True)])
-    send(lane)
-    lane.acknowledge(1, 1, 0.0)
-    assert lane.settled == 0, "the watermark has the reasons"
+    settle(lane, 1, refused=1)
+    assert lane.ledger.settled == 0, "the watermark has the reasons"
     refusal = (1, 1, "bad_event", "why")
-    lane.answer(lane.ask(0.0), Watermark(1, 1, 1, (refusal,)), 0.1)
-    assert (lane.stored, lane.refused) == (1, 1)
-    (report,) = lane.reports
+    lane.answer(lane.ask(0.0), Watermark(1, 1, 1, (refusal,), 1), 0.1)
+    assert (lane.ledger.stored, lane.ledger.refused) == (1, 1)
+    (report,) = lane.ledger.take_reports()
     assert (report.count, report.refusals) == (1, [refusal])
     assert report.elements == [element(2, bad=True)]
+    assert report.tags == [(1, 2)]
+    assert lane.ledger.take_reports() == []
 
 
-def test_a_stale_answer_does_nothing(lane):
-    lane.put([element(1)])
+def test_a_batch_that_the_daemon_cannot_read_is_given_up(lane, folder):
+    folder.batches.append(Batch(3, pack_body([element(1), element(2)])))
+    folder.put([3])
     send(lane)
-    ask = lane.ask(1.0)
-    lane.reject(1.0)
-    lane.answer(ask, None, 1.0)
-    lane.answer(lane.ask(2.0), Watermark(1, 0, 0), 2.0)
+    for now in (0.0, 1.0, 3.0):
+        lane.reject(nack(1, 0, "bad_batch"), now)
+        lane.reject(nack(2, 0), now)
+        frames = lane.offer(now)
+        assert send(lane, now) == [1, 2]
+    assert frames == wire.encode_batch(folder.producer, 1, 1, [])
+    settle(lane, 2, 3.0)
+    assert (lane.ledger.stored, lane.ledger.refused, lane.ledger.lost) == (1, 3, 0)
+    (report,) = lane.ledger.take_reports()
+    assert report.refusals == [(1, place, "bad_batch", "why") for place in range(3)]
+    assert report.elements == [element(1), element(2), b""]
+
+
+# ---------------------------------------------------------------- taken over
+
+
+def test_a_higher_epoch_costs_what_was_under_way_and_no_more(lane, folder):
+    put(folder, 3)
+    send(lane)
+    put(folder, 1)
+    settle(lane, 1)
+    lane.reject(nack(2, 1, "fenced", epoch=2), 1.0)
+    assert send(lane, 1.0) == [4], "the watermark decides"
+    folder.put([9])
+    lane.answer(lane.ask(1.0), Watermark(2, 2, 0, (), 1), 1.1)
+    ledger = lane.ledger
+    assert (ledger.stored, ledger.lost, lane.restarts, folder.done) == (2, 2, 1, 4)
+    assert send(lane, 1.1) == [1]
+    settle(lane, 1, 1.2)
+    assert (ledger.stored, ledger.settled) == (3, 5)
+
+
+def test_a_nack_for_the_dead_owner_of_a_lane_does_not_bother_the_living(folder):
+    put(folder, 2)
+    folder.adopt(0)
+    lane = adopted(folder, Watermark(1, 0, 0, (), 1))
+    assert send(lane) == [1, 2]
+    lane.reject(nack(1, 0, "fenced", epoch=2), 0.1)
+    assert send(lane, 0.1) == []
+    assert lane.restarts == 0
+
+
+def adopted(folder, watermark):
+    lane = Lane(folder)
+    lane.connected()
+    assert lane.offer(0.0) is None, "it asks first"
+    lane.answer(lane.ask(0.0), watermark, 0.0)
+    return lane
+
+
+def test_what_the_daemon_has_is_not_sent_again(folder):
+    put(folder, 5)
+    folder.put([9])
+    folder.adopt(0)
+    lane = adopted(folder, Watermark(1, 4, 0, (), 1))
+    assert send(lane) == [5, 6]
+    assert (lane.ledger.stored, lane.resent, folder.done) == (4, 0, 4)
+
+
+def test_what_is_refused_is_told_by_the_batch_that_it_was_in(folder):
+    folder.put([1, 2], {2})
+    folder.put([3, 4], {3})
+    folder.adopt(0)
+    refusals = ((1, 1, "bad_event", "a"), (2, 0, "bad_event", "b"))
+    lane = adopted(folder, Watermark(1, 2, 2, refusals, 1))
+    assert send(lane) == []
+    reports = lane.ledger.take_reports()
+    assert [(each.count, each.refusals, each.tags) for each in reports] == [
+        (1, [refusals[0]], [(1, 2)]),
+        (1, [refusals[1]], [(3, 4)]),
+    ]
+    assert (lane.ledger.stored, lane.ledger.refused) == (2, 2)
+
+
+def test_refusals_that_the_dead_owner_was_told_of_are_not_told_again(folder):
+    folder.put([1], {1})
+    folder.put([2], {2})
+    folder.taken = folder.done = 1
+    folder.adopt(0)
+    refusals = ((1, 0, "bad_event", "a"), (2, 0, "bad_event", "b"))
+    lane = adopted(folder, Watermark(1, 2, 2, refusals, 1))
+    assert send(lane) == []
+    (report,) = lane.ledger.take_reports()
+    assert report.refusals == [refusals[1]]
+    assert (lane.ledger.stored, lane.ledger.refused) == (0, 1)
+
+
+def test_a_daemon_that_never_heard_of_it_gets_all_under_a_new_producer(folder):
+    put(folder, 4)
+    folder.taken = folder.done = 2
+    folder.adopt(0)
+    lane = adopted(folder, Watermark(0, 0, 0, (), 1))
+    # Perhaps the dead process had become that producer too, and could not note it.
+    assert lane.offer(0.0) is None, "it asks again"
+    lane.answer(lane.ask(0.0), Watermark(1, 1, 0, (), 1), 0.0)
+    assert send(lane) == [2]
     assert lane.restarts == 1
-    lane.answer(ask, Watermark(1, 1, 0), 3.0)
-    assert (lane.stored, lane.lost) == (0, 1)
-
-
-def test_a_long_silence_makes_it_probe(lane):
-    lane.put([element(1)])
-    send(lane)
-    lane.put([element(2)])
-    probe = send(lane, QUIET_S)
-    assert (probe.n, probe.size) == (2, 0)
-    lane.acknowledge(2, 0, QUIET_S)
-    assert (send(lane, QUIET_S).n, lane.stored) == (3, 1)
-
-
-def test_a_watermark_from_before_an_ack_is_no_loss(lane):
-    lane.put([element(1)])
-    send(lane)
-    ask = lane.ask(1.0)
-    lane.acknowledge(1, 0, 1.0)
-    lane.put([element(2)])
-    send(lane, 1.0)
-    lane.answer(ask, Watermark(1, 0, 0), 1.1)
-    assert (lane.stored, lane.lost, lane.unconfirmed) == (1, 0, 1)
-
-
-def test_only_a_probe_over_the_new_connection_ends_the_doubt(lane):
-    lane.put([element(1)])
-    send(lane)
-    for at in (1.0, 2.0):
-        lane.disconnected(at)
-        lane.connected(at)
-        assert send(lane, at).size == 0
-    lane.acknowledge(2, 0, 2.0)
-    lane.put([element(2)])
-    assert send(lane, 9.0).size == 0
-    lane.acknowledge(3, 0, 9.0)
-    assert send(lane, 9.0).size == 1

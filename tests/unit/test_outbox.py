@@ -4,8 +4,8 @@ import threading
 import pytest
 
 from zstream.errors import BufferFull, Closed, FlushError, Refused
-from zstream.source import ELEMENT_OVERHEAD
 from zstream.outbox import Outbox, Progress
+from zstream.source import ELEMENT_OVERHEAD
 
 SOON = 30.0
 SIZE = 100
