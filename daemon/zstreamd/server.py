@@ -37,8 +37,8 @@ _TURN_BURSTS: Final = 4
 _FULL_BURST: Final = 32
 #: Publications after which libzmq's own thread is given a moment to send them: thousands at once,
 #: as after many subscriptions over one connection, would pass its high-water mark.
-_SEND_BURST: Final = 50
-_SEND_PAUSE_S: Final = 0.0005
+_SEND_BURST: Final = 40
+_SEND_PAUSE_S: Final = 0.001
 #: Seconds for the last bounded drain of the insert socket, and for queries to end, at the stop.
 _LAST_DRAIN_S: Final = 0.1
 _QUERIES_END_S: Final = 5.0
