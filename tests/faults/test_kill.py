@@ -29,10 +29,13 @@ class Killer:
 
     Args:
         progress: How many events the producers have inserted.
+        total: How many they will insert; with fewer commits than it needs one lives on.
     """
 
-    def __init__(self, daemon: Daemon, rng: random.Random, progress: Callable[[], int]) -> None:
-        self._daemon, self._rng, self._progress = daemon, rng, progress
+    def __init__(
+        self, daemon: Daemon, rng: random.Random, progress: Callable[[], int], total: int
+    ) -> None:
+        self._daemon, self._rng, self._progress, self._total = daemon, rng, progress, total
         self._pause = threading.Event()
         #: Holes that followers have filled, in the lives that could be asked before their end.
         self.heals = 0
@@ -71,7 +74,7 @@ class Killer:
         child = self._daemon.child
         wait_until(
             lambda: not child.is_alive() or (self._progress() >= goal and not alive)
-            or self._progress() >= goal + INSERTS,
+            or self._progress() >= min(goal + INSERTS, self._total),
             "producers go on, or the daemon dies",
         )  # fmt: skip
 
@@ -140,7 +143,7 @@ def test_kills(
         clients.check()
         return sum(map(clients.count, names))
 
-    killer = Killer(daemon, rng, progress)
+    killer = Killer(daemon, rng, progress, total)
     with garbage(tmp_path, rng), restarting(clients, "one", rng) as restarts:
         wait_until(progress, "producers insert")
         daemon.kill()
