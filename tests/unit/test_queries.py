@@ -132,14 +132,14 @@ def test_a_reply_that_is_no_page(broken):
 def test_where_a_tail_begins():
     cursor = Cursor(5, {0: 7})
     for arguments in ((None, None), (0, None), (str(cursor), None), (None, 3)):
-        assert make_start({}, *arguments, None).state is State.WAITING
+        assert make_start(*arguments, None).state is State.WAITING
     for after in (-1, True, 1.5, b"c1.5.0-7", 1 << 53, "c1.5", "nonsense"):
         with pytest.raises(BadRequest):
-            make_start({}, after, None, None)
+            make_start(after, None, None)
     with pytest.raises(BadRequest, match="not both"):
-        make_start({}, 1, 1, None)
+        make_start(1, 1, None)
     with pytest.raises(BadTime):
-        make_start({}, None, "yesterday", None)
+        make_start(None, "yesterday", None)
 
 
 def packed(request):
