@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,9 +15,9 @@ from hypothesis.stateful import (
 
 from zstream import wire
 from zstream.cursor import Cursor, parse_cursor
-from zstream.errors import CursorLost, Trimmed
+from zstream.errors import BadFilter, CursorLost, DecodeError, Trimmed
 from zstream.tail import BACKLOG_PAGES, State, TailCore
-from zstream.wire import BEAT, BYE, DATA, HELLO, Header
+from zstream.wire import BEAT, BYE, DATA, ERR, HELLO, Header
 
 EMPTY = wire.pack({})
 BLOB = b"x" * 400
@@ -339,3 +340,342 @@ Tailing.TestCase.settings = settings(
     max_examples=settings.default.max_examples, stateful_step_count=40
 )
 TestTailing = Tailing.TestCase
+
+
+# ---------------------------------------------------------------- by example
+
+
+def hello(run=7, id=10):
+    return Header(HELLO, 0, run, id, id, 0), EMPTY
+
+
+def live(run=7, id=10, **options):
+    core = TailCore(**options)
+    core.publication(*hello(run, id))
+    return core
+
+
+def entries(*ids):
+    return wire.pack([[id, id * 10, {"n": id}] for id in ids])
+
+
+def data(prev, id, *ids, run=7):
+    return Header(DATA, 0, run, prev, id, 0), entries(*ids)
+
+
+def beat(prev, id, run=7):
+    return Header(BEAT, 0, run, prev, id, 0), EMPTY
+
+
+def page(core, run, upto, head, *ids):
+    core.page(run, upto, head, entries(*ids))
+
+
+def drain(core):
+    ids = []
+    while (events := core.take()) is not None:
+        ids += [event.id for event in events]
+    return ids
+
+
+def place(core):
+    cursor = parse_cursor(core.cursor)
+    return cursor.run, cursor.ids[0]
+
+
+def test_nothing_counts_before_the_first_hello():
+    core = TailCore()
+    core.publication(*data(0, 3, 3))
+    core.publication(*beat(0, 3))
+    assert not core.has_started
+    assert core.take() is None
+
+
+def test_it_begins_at_the_head_that_hello_tells():
+    core = live(id=10)
+    assert place(core) == (7, 10)
+    core.publication(*data(10, 12, 11, 12))
+    assert not core.wants_page
+    assert drain(core) == [11, 12]
+
+
+def test_the_cursor_moves_with_what_was_read():
+    core = live(id=10)
+    core.publication(*data(10, 20, 11, 12))
+    core.publication(*beat(20, 30))
+    assert place(core) == (7, 10)
+    events = core.take()
+    assert place(core) == (7, 10)
+    event = next(events)
+    assert (event, event.id, event.ts) == ({"n": 11}, 11, 110)
+    assert place(core) == (7, 11)
+    next(events)
+    assert place(core) == (7, 30), "nothing is unread: it is complete up to there"
+
+
+def test_the_cursor_does_not_run_ahead_of_what_waits():
+    core = live(id=10)
+    core.publication(*data(10, 20, 11, 12))
+    core.publication(*data(20, 30, 25))
+    for _ in core.take():
+        pass
+    assert place(core) == (7, 20)
+    for _ in core.take():
+        assert place(core) == (7, 30)
+
+
+def test_what_was_seen_is_dropped_and_what_overlaps_is_cut():
+    core = live(id=10)
+    core.publication(*data(8, 10, 9, 10))
+    core.publication(*data(9, 12, 10, 11, 12))
+    core.publication(*data(9, 12, 10, 11, 12))
+    assert drain(core) == [11, 12]
+
+
+def test_a_hole_is_read_from_the_store():
+    core = live(id=10)
+    core.publication(*data(10, 11, 11))
+    core.publication(*data(13, 14, 14))
+    core.publication(*data(14, 15, 15))
+    assert core.wants_page
+    assert core.is_sudden
+    assert core.ask() == {"limit": 1000, "after": 11, "run": 7, "missed": True}
+    page(core, 7, 12, 14, 12)
+    assert (core.wants_page, core.is_sudden) == (True, False)
+    assert core.ask() == {"limit": 1000, "after": 12, "run": 7}
+    page(core, 7, 14, 14, 13, 14)
+    assert core.state is State.LIVE
+    core.publication(*data(15, 16, 16))
+    assert drain(core) == [11, 12, 13, 14, 15, 16]
+
+
+def test_a_beat_shows_a_hole_too():
+    core = live(id=10)
+    core.publication(*beat(12, 12))
+    assert core.ask()["missed"]
+    page(core, 7, 12, 12, 11)
+    assert drain(core) == [11]
+    assert core.state is State.LIVE
+
+
+def test_a_hole_in_what_is_held_is_read_from_the_store():
+    core = live(id=10)
+    core.publication(*data(11, 12, 12))
+    core.publication(*data(14, 15, 15))
+    core.ask()
+    page(core, 7, 12, 15, 11, 12)
+    assert core.wants_page
+    assert core.ask()["after"] == 12
+    page(core, 7, 15, 15, 13, 14, 15)
+    assert drain(core) == [11, 12, 13, 14, 15]
+    assert core.state is State.LIVE
+
+
+def test_history_runs_into_live():
+    core = TailCore(after=3)
+    assert not core.wants_page
+    core.publication(*hello())
+    assert not core.is_sudden
+    assert core.ask() == {"limit": 1000, "after": 3, "run": 7}
+    page(core, 7, 6, 12, 5)
+    core.publication(*data(10, 12, 11, 12))
+    assert core.ask()["after"] == 6
+    page(core, 7, 11, 12, 8, 11)
+    assert core.state is State.LIVE
+    assert drain(core) == [5, 8, 11, 12]
+
+
+def test_pages_wait_for_their_reader():
+    core = live(after=0)
+    for id in range(1, 3):
+        assert core.wants_page
+        core.ask()
+        page(core, 7, id, 10, id)
+    assert (core.wants_page, core.has_room) == (False, False)
+    page(core, 7, 3, 10)
+    assert [event.id for event in core.take()] == [1]
+    assert core.wants_page
+    assert core.has_room
+
+
+def test_a_page_without_events_needs_no_reader():
+    core = live(after=0)
+    for id in range(1, 5):
+        core.ask()
+        page(core, 7, id, 10)
+        assert core.wants_page
+    assert place(core) == (7, 4)
+
+
+def test_the_beginning_is_no_place_in_a_run():
+    """0 is the oldest that is kept; a cursor at 0 has seen that nothing was there, and misses."""
+    core = live(after=0)
+    assert core.ask() == {"limit": 1000, "after": 0}
+    page(core, 7, 6, 12, 5)
+    assert core.ask() == {"limit": 1000, "after": 6, "run": 7}
+    core = live(after=Cursor(7, {0: 0}))
+    assert core.ask() == {"limit": 1000, "after": 0, "run": 7}
+
+
+def test_an_id_that_the_store_never_gave_is_asked_about():
+    core = live(id=10, after=11)
+    assert core.wants_page
+
+
+def test_since_begins_where_the_first_page_does():
+    core = live(since=123)
+    assert not core.has_started
+    assert core.ask() == {"limit": 1000, "since": 123}
+    page(core, 7, 10, 10, 8, 9)
+    assert core.has_started
+    assert place(core) == (7, 7)
+    assert drain(core) == [8, 9]
+
+
+def test_the_daemon_publishes_nothing_that_its_store_does_not_have():
+    core = live(after=0)
+    core.ask()
+    page(core, 7, 4, 4, 1)
+    with pytest.raises(DecodeError, match="does not have"):
+        drain(core)
+
+
+def test_what_came_after_the_page_was_asked_for_may_be_ahead_of_it():
+    core = live(id=10)
+    core.publication(*data(11, 12, 12))
+    core.ask()
+    core.publication(*data(20, 21, 21))
+    page(core, 7, 12, 12, 11, 12)
+    assert core.wants_page
+    page(core, 7, 20, 21, 20)
+    assert drain(core) == [11, 12, 20, 21]
+
+
+def test_a_replay_that_stands_still_is_no_endless_loop():
+    core = live(after=5)
+    core.ask()
+    page(core, 7, 5, 10)
+    with pytest.raises(DecodeError, match="stands still"):
+        core.take()
+
+
+def test_what_has_no_room_waits_and_beyond_that_is_read_from_the_store():
+    core = live(id=10, backlog_bytes=1_000)
+    for id in range(11, 41):
+        core.publication(*data(id - 1, id, id))
+    assert len(core._ready) + len(core._held) < 15
+    assert not core.is_sudden, "only this one missed it"
+    got = [event.id for event in core.take()]
+    core.resume()
+    assert core.ask()["missed"], "there was more room than for what was held"
+    while got[-1] < 40:
+        core.resume()
+        if core.wants_page:
+            after = core.ask()["after"]
+            page(core, 7, min(after + 3, 40), 40, *range(after + 1, min(after + 3, 40) + 1))
+        got += [event.id for event in core.take()]
+    assert got == list(range(11, 41))
+    core.resume()
+    assert core.state is State.LIVE
+
+
+def test_what_is_held_needs_no_page_once_there_is_room():
+    core = live(id=10, backlog_bytes=700)
+    for id in range(11, 18):
+        core.publication(*data(id - 1, id, id))
+    assert core.state is State.REPLAYING
+    got = []
+    while len(got) < 7:
+        got += [event.id for event in core.take()]
+        core.resume()
+        assert not core.wants_page
+    assert got == list(range(11, 18))
+    assert core.state is State.LIVE
+
+
+def test_a_restart_is_checked_with_the_store():
+    core = live(run=7, id=10)
+    core.publication(Header(BYE, 0, 7, 10, 10, 0), EMPTY)
+    core.publication(*hello(8, 10))
+    assert core.is_sudden
+    assert core.ask() == {"limit": 1000, "after": 10, "run": 7}, "nothing was missed yet"
+    core.publication(*data(10, 11, 11, run=8))
+    page(core, 8, 10, 10)
+    core.publication(*data(11, 12, 12, run=8))
+    assert drain(core) == [11, 12]
+    assert place(core) == (8, 12)
+
+
+def test_another_store_is_a_lost_cursor():
+    core = live(run=7, id=10)
+    core.publication(*data(10, 11, 11))
+    core.publication(*hello(8, 0))
+    core.fail(CursorLost("its run is unknown"))
+    core.publication(*data(0, 12, 12, run=8))
+    page(core, 8, 12, 12, 12)
+    assert [event.id for event in core.take()] == [11]
+    for _ in range(2):
+        with pytest.raises(CursorLost):
+            core.take()
+    assert place(core) == (7, 11)
+
+
+def test_a_late_publication_of_an_earlier_life_is_passed_over():
+    core = live(run=7, id=10)
+    core.publication(*hello(8, 10))
+    core.publication(*data(9, 12, 12, run=7))
+    core.ask()
+    page(core, 8, 11, 11, 11)
+    assert core.state is State.LIVE
+    core.publication(*data(8, 15, 13, 14, 15, run=7))
+    core.publication(*data(11, 12, 12, run=8))
+    assert drain(core) == [11, 12]
+
+
+def test_a_daemon_that_is_just_going_may_have_answered():
+    core = live(run=7, id=10)
+    core.publication(*beat(11, 11))
+    core.ask()
+    core.publication(*hello(8, 12))
+    page(core, 7, 11, 11, 11)
+    core.publication(*beat(12, 12, run=8))
+    assert core.ask() == {"limit": 1000, "after": 11, "run": 7}
+    page(core, 8, 12, 12, 12)
+    assert drain(core) == [11, 12]
+    assert core.state is State.LIVE
+
+
+def test_a_cursor_of_other_nodes_is_lost():
+    core = live(after=Cursor(7, {0: 5, 1: 5}))
+    with pytest.raises(CursorLost, match="nodes"):
+        core.take()
+
+
+def test_err_ends_it_with_the_error_that_it_names():
+    core = TailCore()
+    body = wire.pack({"code": "bad_filter", "message": "kind is not indexed"})
+    core.publication(Header(ERR, 0, 7, 0, 0, 0), body)
+    with pytest.raises(BadFilter, match="kind is not indexed"):
+        core.take()
+
+
+def test_types_that_are_not_known_are_ignored():
+    core = live(id=10)
+    core.publication(Header(99, 0, 7, 20, 30, 0), EMPTY)
+    assert core.state is State.LIVE
+    assert place(core) == (7, 10)
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", wire.pack(5), wire.pack([[1, 2]]), wire.pack([5])])
+def test_a_body_that_cannot_be_read_ends_it(body):
+    core = live(id=0)
+    core.publication(Header(DATA, 0, 7, 0, 3, 0), body)
+    core.publication(*data(3, 4, 4))
+    for _ in range(2):
+        with pytest.raises(DecodeError):
+            core.take()
+    assert place(core) == (7, 0)
+    core = live(id=0)
+    core.publication(Header(ERR, 0, 7, 0, 0, 0), body)
+    with pytest.raises(DecodeError):
+        core.take()
