@@ -186,7 +186,7 @@ def test_a_long_filter_is_registered(client: Client, kind: str) -> None:
 def test_what_nobody_reads_is_bounded_and_read_from_the_store(client: Client, kind: str) -> None:
     tail = client.tail(kind=kind)
     insert(client, kind, range(30), blob="x" * 1_000_000)
-    wait_until(lambda: tail._following._core._has_missed, "it had no room")
+    wait_until(lambda: tail._following._core.is_full, "it has no room for more")
     assert read(tail, 30) == list(range(30))
     tail.close()
 
