@@ -37,6 +37,7 @@ class Ledger:
 
     Attributes:
         sent: Events given to the socket, ever, and those that needed not be.
+        found: Those that needed not be and are stored, as far as that is known.
         refused: Events refused for good.
         lost: Events of which nothing is known any more: somebody else took the producer over.
         settled: Events whose fate is known, in the order of the source.
@@ -49,7 +50,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.sent = self.refused = self.lost = self.settled = self.released = 0
+        self.sent = self.refused = self.lost = self.settled = self.released = self.found = 0
         self._reports: list[Report] = []
         self.kept: deque[Kept] = deque()
         self.begin(b"", 0, 0)
@@ -88,6 +89,7 @@ class Ledger:
             return True
         self.sent += batch.size
         refusals = [each for each in self._ahead if each[0] == n]
+        self.found += batch.size - len(refusals)
         self._settle(n, len(refusals), refusals)
         return False
 
@@ -119,6 +121,8 @@ class Ledger:
         ahead = [each for each in refusals if each[0] > beyond]
         new = max(0, refused - self.refused_seen - len(ahead))
         self.refused_seen = max(refused, self.refused_seen)
+        if not self.kept:
+            self.found -= new  # they are in batches that are still to be passed over
         self._settle(min(last, self.last_n), new, refusals)
         self._ahead = [each for each in self._ahead if each[0] > self.confirmed_n] + ahead
         self.ahead_n = max(self.ahead_n, last)

@@ -243,7 +243,7 @@ def test_what_the_daemon_refuses_is_told_too(zstream_server):
         "stored 0 events",
         "refused 2:",
         "  2  by the daemon, the date is more than 24 h ahead of the daemon's clock"
-        ' (the event: {"a":1})',
+        ': line 1, 2 (the event: {"a":1})',
     ]
     assert everything(zstream_server.url) == []
 

@@ -11,7 +11,7 @@ import click
 
 from zstream import errors, keys, times
 from zstream.cli.jsontext import BadLine, kind
-from zstream.limits import MAX_AHEAD_US, MAX_INTEGER
+from zstream.limits import MAX_INTEGER
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,20}(?:\.\d{0,20})?", re.ASCII)
 #: Seconds below this are taken for a slip: 2015 is a year, 20150131 is a day.
@@ -101,19 +101,12 @@ def field_date(field: str, unit: str, tz: tzinfo | None) -> Callable[[Mapping[st
         if value is None:
             raise BadLine("no date", f"{field!r} is missing or null")
         try:
-            return check_ahead(_micros(value, unit, tz, field))
+            return _micros(value, unit, tz, field)
         except errors.BadTime as error:
             detail = str(error).replace(_ZONELESS, _ADD_ZONE)
             raise BadLine("a bad date", detail) from None
 
     return date
-
-
-def check_ahead(micros: int) -> int:
-    """Refuse, with BadTime, what the daemon refuses: over 24 h ahead of the clock."""
-    if micros > times.now() + MAX_AHEAD_US:
-        raise errors.BadTime("over 24 hours in the future")
-    return micros
 
 
 def _micros(value: Any, unit: str, tz: tzinfo | None, field: str) -> int:

@@ -73,12 +73,6 @@ def prepare_process() -> None:
     logging.basicConfig(format="zstream: %(message)s", level=logging.ERROR)
 
 
-def leave(code: int) -> NoReturn:
-    """End the process at once: nothing more is sent, and nothing waited for."""
-    sys.stderr.flush()
-    os._exit(code)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 

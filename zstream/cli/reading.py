@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final
 
+from zstream.cli.hashed import HashedFile, hashed
+
 #: Bytes of a line. An event of 1 MiB can take six times as much as JSON.
 MAX_LINE_BYTES: Final = 8 << 20
 #: Bytes asked for at once.
@@ -57,7 +59,11 @@ def opened(name: str) -> Iterator["Source"]:
     except OSError as error:
         raise ReadError(error.strerror or str(error)) from error
     with stream:
-        yield Source(stream, name)
+        try:
+            file = hashed(stream)
+        except OSError as error:
+            raise ReadError(error.strerror or str(error)) from error
+        yield Source(file or stream, name)
 
 
 class Source:
@@ -65,22 +71,25 @@ class Source:
 
     Attributes:
         name: What messages call it.
+        digest: Of the bytes of a file, all that is read of it; None for a pipe.
         size: Its bytes, packed if it is; None for a pipe.
         position: How many of them were read.
         line: The number of the line handed out last, from 1.
     """
 
     name: str
+    digest: bytes | None
     size: int | None
     position: int
     line: int
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO | HashedFile, name: str) -> None:
         """Args:
         stream: Opened for reading without a buffer, or with one that has ``read1``.
         name: What messages call it.
         """
         self._stream = stream
+        self.digest = stream.digest if isinstance(stream, HashedFile) else None
         self._read = getattr(stream, "read1", stream.read)
         self.name = name
         self.size = _size(stream)
@@ -105,6 +114,21 @@ class Source:
                 yield line[len(_BOM) :]
             else:
                 yield line
+
+    def check(self) -> None:
+        """Make sure that what was read is what was hashed.
+
+        Raises:
+            ReadError: It is not, or that cannot be read.
+        """
+        if not isinstance(self._stream, HashedFile):
+            return
+        try:
+            is_same = self._stream.is_same()
+        except OSError as error:
+            raise ReadError(error.strerror or str(error)) from error
+        if not is_same:
+            raise ReadError("it was changed while it was read; what came before that may be stored")
 
     def _unpacked(self) -> Iterator[bytes]:
         blocks: Iterator[bytes] = self._blocks()
@@ -132,7 +156,7 @@ class Source:
             yield block
 
 
-def _size(stream: BinaryIO) -> int | None:
+def _size(stream: BinaryIO | HashedFile) -> int | None:
     try:
         status = os.fstat(stream.fileno())
     except OSError:  # not a file of the system: io.UnsupportedOperation is one of these

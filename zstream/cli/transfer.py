@@ -2,15 +2,16 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, tzinfo
+from typing import Any
 
 import click
 
 from zstream import errors, times
 from zstream.cli import dates, exits, output, words
 from zstream.cli.app import connect, connected, time_option, timeout_s, zoned
-from zstream.cli.loader import Loader
+from zstream.cli.loader import Loader, StoreReplaced
 from zstream.cli.loading import FindDate, Parser
 from zstream.cli.progress import Progress
 from zstream.cli.reading import ReadError, opened
@@ -42,7 +43,7 @@ def insert(words_: tuple[str, ...], date: str | None, tz: tzinfo | None) -> int:
     if output.is_terminal(sys.stdin):
         output.note("reading JSON Lines from the terminal; Ctrl-D ends")
     date_of = _fixed(moment)
-    return _load_all(["-"], lambda: Parser(date=date_of), alert=_alerts(), show=False)
+    return _load_all(["-"], lambda: Parser(date=date_of), {}, alert=_alerts(), show=False)
 
 
 @click.command("import", short_help="Insert exports and JSON Lines.")
@@ -67,7 +68,8 @@ def import_(
     """Insert the events of exports and of JSON Lines, plain or gzip; `-` is stdin.
 
     An export gets its times back, and new ids. A bad line does not keep the others from being
-    stored; the summary says which and why. When it ends with exit code 0, all is on disk.
+    stored; the summary says which and why. When it ends with exit code 0, all is on disk. Each line
+    of a file is stored once, however often the import is interrupted or repeated.
 
     \b
     zstream import events.jsonl.gz --date created_at
@@ -77,26 +79,26 @@ def import_(
     if field is None and unit != "auto":
         raise click.UsageError("--date-unit goes with --date FIELD")
     date = None if field is None else dates.field_date(field, unit, tz)
-    return _load_all(list(files) or ["-"], lambda: Parser(date=date, meta=meta))
+    options: dict[str, str | bool | None] = {"meta": meta}
+    if field is not None:
+        options |= {"date": field, "unit": unit, "tz": None if tz is None else str(tz)}
+    return _load_all(list(files) or ["-"], lambda: Parser(date=date, meta=meta), options)
 
 
 def _load_all(
-    names: Sequence[str], make_parser: Callable[[], Parser], *,
+    names: Sequence[str], make_parser: Callable[[], Parser], options: Mapping[str, Any], *,
     alert: Callable[[str], None] | None = None, show: bool = True,
 ) -> int:  # fmt: skip
     with Progress(show=show) as progress:
         loader = Loader(timeout_s(), progress, alert)
         with loader.client as client:
             indexed = client.info()["keys"]  # nothing is read for a daemon that is not there
-            code = _attempt(loader, lambda: _load_each(loader, names, make_parser, indexed))
-            try:
-                progress.clear()
-                _report(loader)
-                code = code or _code(loader)
-            finally:
-                if loader.unsettled:
-                    exits.leave(code)  # closing the client would wait for the daemon once more
-    return code
+            code = _attempt(
+                loader, lambda: _load_each(loader, names, make_parser, options, indexed)
+            )
+            progress.clear()
+            _report(loader)
+    return code or _code(loader)
 
 
 def _attempt(loader: Loader, work: Callable[[], None]) -> int:
@@ -107,6 +109,7 @@ def _attempt(loader: Loader, work: Callable[[], None]) -> int:
             work()
         except KeyboardInterrupt:
             code = exits.INTERRUPTED
+            loader.stop()
             left = loader.unsettled
             rest = f"; waiting for {left:,} to be confirmed" if left else ""
             exits.complain(f"interrupted {loader.place}{rest}")
@@ -114,6 +117,8 @@ def _attempt(loader: Loader, work: Callable[[], None]) -> int:
     except errors.Unavailable as error:
         loader.failures.append(str(error))
         return code or exits.UNREACHABLE
+    except StoreReplaced as error:
+        loader.failures.append(str(error))
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     return code
@@ -134,14 +139,14 @@ def _code(loader: Loader) -> int:
 
 def _load_each(
     loader: Loader, names: Sequence[str], make_parser: Callable[[], Parser],
-    indexed: Sequence[str],
+    options: Mapping[str, Any], indexed: Sequence[str],
 ) -> None:  # fmt: skip
     for file in names:
         parser = make_parser()
         name = "stdin" if file == "-" else file
         try:
             with opened(file) as source:
-                loader.load(source, parser, "" if len(names) == 1 else f"{name}:")
+                loader.load(source, parser, options, "" if len(names) == 1 else f"{name}:")
         except ReadError as error:
             loader.failures.append(f"{name}: {error}")
         missing = [key for key in parser.keys or () if key not in indexed]
