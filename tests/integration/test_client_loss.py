@@ -85,6 +85,16 @@ def test_what_was_not_sent_is_not_lost(client: Client, running: Server) -> None:
     assert client.stats()["lost"] == 0
 
 
+def test_a_tail_waits_for_its_daemon_and_says_so(client: Client, running: Server) -> None:
+    with client.tail({}) as tail:
+        running.kill()
+        wait_until(lambda: client.stats()["problem"] is not None, "it is told")
+        running.start()
+        client.insert({"n": 0})
+        assert tail.get(PATIENCE_S)["n"] == 0
+        wait_until(lambda: client.stats()["problem"] is None, "that is over")
+
+
 def test_an_emptied_store_costs_nothing() -> None:
     with server() as running, Client(running.url) as client:
         for n in range(3):
