@@ -18,7 +18,7 @@ from parts import Part, part, stopped
 from producer import Producer, Watch, pushing, single_pool
 
 from zstream import Client
-from zstream.tail import BACKLOG_BYTES
+from zstream.backlog import BACKLOG_BYTES
 from zstream.testing import Server
 
 #: Bytes of an event in a publication, less rather than more.

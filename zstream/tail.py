@@ -9,24 +9,16 @@ takes it. A hole, a restart of the daemon, and what had no room here, are made g
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from operator import length_hint
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from zstream import wire
+from zstream.backlog import BACKLOG_BYTES, OVERHEAD, Backlog, Chunk, Place
 from zstream.cursor import Cursor
 from zstream.errors import CursorLost, DecodeError, Error, from_wire
 from zstream.event import Event, make_events
 from zstream.limits import PAGE_EVENTS
 from zstream.wire import BEAT, BYE, DATA, ERR, HELLO, Header
 
-#: Bytes that wait for a tail's reader, and as much again that waits for a page before it.
-BACKLOG_BYTES: Final = 8 << 20
-#: Pages that wait for a reader; while one is read there are others on their way.
-BACKLOG_PAGES: Final = 2
-#: What a chunk takes in memory beside its bytes, about.
-_OVERHEAD: Final = 200
-
-_NOTHING: Final = wire.array_header(0)
 _CHAIN: Final = frozenset((DATA, HELLO, BEAT, BYE))
 
 
@@ -36,22 +28,6 @@ class State(Enum):
     WAITING = "for the first HELLO"
     LIVE = "live"
     REPLAYING = "what the store has"
-
-
-class Place(NamedTuple):
-    """Everything up to ``id`` was seen, in this run of the store."""
-
-    run: int
-    id: int
-
-
-class Chunk(NamedTuple):
-    """Packed entries, complete from ``after`` to ``place``."""
-
-    after: int
-    place: Place
-    packed: bytes
-    is_page: bool
 
 
 class TailCore:
@@ -68,7 +44,6 @@ class TailCore:
 
     Attributes:
         state: Where it stands.
-        error: Why the tail ends, behind what waits to be read; or None.
         is_sudden: Whether the page that is wanted is the first for what others miss at the same
             moment: a hole that came live, a restart.
     """
@@ -80,28 +55,20 @@ class TailCore:
         self._after, self._since = after, since
         self._limit = backlog_bytes
         self.state = State.WAITING
-        self.error: Error | None = None
         self.is_sudden = self._has_missed = False
         #: Whether a page has yet to say that the beginning is one that the store knows.
         self._is_unchecked = False
-        self._node = 0
         #: Whether it begins with the oldest that is kept: 0 in a run would be a place, and lost
         #: once events were trimmed.
         self._from_oldest = type(after) is int and after == 0
-        self._place = Place(0, 0)
         #: What came while a page is wanted: one chain of one run, its oldest dropped if need be.
         self._held: deque[tuple[Header, bytes]] = deque()
         self._held_bytes = 0
         #: The place that the page that was asked for must reach if it is the last.
         self._asked = Place(0, 0)
         self._lives_over: set[int] = set()
-        self._ready: deque[Chunk] = deque()
-        self._pages_in = self._pages_out = self._bytes_in = self._bytes_out = 0
-        # The reader's: what it read last, and where everything before that ended.
-        self._events: list[Event] = []
-        self._unread: Iterator[Event] = iter(())
-        self._before = self._behind = Place(0, 0)
-        self._broken: Error | None = None
+        #: What waits for the reader; its end is the place up to which the tail has come.
+        self._backlog = Backlog(backlog_bytes)
 
     # ------------------------------------------------------------ the reader
 
@@ -113,60 +80,22 @@ class TailCore:
         Raises:
             Error: The tail ended, and why: CursorLost, Trimmed, BadFilter.
         """
-        if self._broken is not None:
-            raise self._broken
-        error = self.error  # before the look: it comes behind what is there
-        while self._ready:
-            chunk = self._ready[0]
-            events = self._decode(chunk)
-            self._events, self._unread = events, iter(events)
-            self._before, self._behind = Place(chunk.place.run, chunk.after), chunk.place
-            self._bytes_out += len(chunk.packed) + _OVERHEAD
-            self._pages_out += chunk.is_page
-            self._ready.popleft()
-            if events:
-                return self._unread
-        if error is not None:
-            self._broken = error
-            raise error
-        return None
+        return self._backlog.take()
 
     @property
     def cursor(self) -> str:
         """Where to resume: everything up to the event that was read last is behind it."""
-        now = self._place  # before the look, as above
-        left = length_hint(self._unread)
-        if left:
-            read = len(self._events) - left
-            place = Place(self._behind.run, self._events[read - 1].id) if read else self._before
-        elif self._ready:
-            place = self._behind
-        else:
-            place = now
-        return str(Cursor(place.run, {self._node: place.id}))
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so much waits to be read that no page is wanted."""
-        return self._waits(BACKLOG_PAGES, self._limit)
+        return self._backlog.cursor
 
     @property
     def has_room(self) -> bool:
         """Whether so little waits to be read that `resume` is due."""
-        return not self._waits(BACKLOG_PAGES, self._limit // 2)
+        return self._backlog.has_room
 
-    def _waits(self, pages: int, size: int) -> bool:
-        return self._pages_in - self._pages_out >= pages or self._bytes_in - self._bytes_out >= size
-
-    def _decode(self, chunk: Chunk) -> list[Event]:
-        try:
-            events = make_events(wire.unpack(chunk.packed))
-            if events and events[0].id <= chunk.after:
-                events = [event for event in events if event.id > chunk.after]
-        except (DecodeError, TypeError, ValueError) as error:
-            self._broken = DecodeError(f"what the daemon sent cannot be read: {error}")
-            raise self._broken from error
-        return events
+    @property
+    def error(self) -> Error | None:
+        """Why the tail ends, behind what waits to be read; or None."""
+        return self._backlog.error
 
     # ------------------------------------------------------------ the receiver: in
 
@@ -202,13 +131,13 @@ class TailCore:
         after, self.is_sudden, self._has_missed = self._place.id, False, False
         if self._since is not None:
             after = self._first(packed, upto) - 1
-            self._before = self._behind = Place(run, after)
+            self._backlog.begin(self._backlog.node, Place(run, after))
         elif upto <= after and upto < head:
             self.fail(DecodeError(f"the daemon's replay stands still at {upto}"))
             return
         elif self._place.run != run and not self._from_oldest:
             self._lives_over.add(self._place.run)  # who answered knows it as one of the past
-        self._put(Chunk(after, Place(run, max(after, upto)), packed, True))
+        self._backlog.put(Chunk(after, Place(run, max(after, upto)), packed, True))
         self._from_oldest, self._since, self._is_unchecked = False, None, False
         if self._held and self._held[0][0].run != run:
             # It came late, from a life that is over, or a daemon that is just going answered.
@@ -228,7 +157,7 @@ class TailCore:
             if header.id > self._place.id and not self._pass(header, body):
                 return
             self._held.popleft()
-            self._held_bytes -= len(body) + _OVERHEAD
+            self._held_bytes -= len(body) + OVERHEAD
             if not self._held:
                 self.state = State.LIVE
 
@@ -236,14 +165,14 @@ class TailCore:
         """End the tail with this error, behind the events that are there."""
         if self.error is None:
             self._let_go()
-            self.error = error
+            self._backlog.error = error
 
     # ------------------------------------------------------------ the receiver: out
 
     @property
     def wants_page(self) -> bool:
         """Whether `ask` is due, as long as no page is under way."""
-        if self.state is not State.REPLAYING or self.error is not None or self.is_full:
+        if self.state is not State.REPLAYING or self.error is not None or self._backlog.is_full:
             return False
         return not (self._held and self._follows(self._held[0][0]))
 
@@ -264,8 +193,11 @@ class TailCore:
 
     # ------------------------------------------------------------ rules
 
+    @property
+    def _place(self) -> Place:
+        return self._backlog.end
+
     def _begin(self, header: Header, body: bytes) -> None:
-        self._node = header.node
         place = Place(header.run, header.id)
         if isinstance(self._after, Cursor):
             if set(self._after.ids) != {header.node}:
@@ -276,7 +208,7 @@ class TailCore:
             place = Place(header.run, self._after)
         elif self._since is not None:
             place = Place(header.run, 0)
-        self._place = self._before = self._behind = place
+        self._backlog.begin(header.node, place)
         self.state = State.LIVE
         if self._after is not None or self._since is not None:
             self.state, self._is_unchecked = State.REPLAYING, True
@@ -290,22 +222,15 @@ class TailCore:
         """Hand on what follows; False if there is no room for it."""
         place = Place(header.run, header.id)
         if header.type != DATA:
-            self._place = place
-        elif not self.has_room and self._bytes_in - self._bytes_out + len(body) > self._limit:
+            self._backlog.end = place
+        elif not self._backlog.takes(len(body)):
             if self.state is State.LIVE:
                 self.state, self._has_missed = State.REPLAYING, True
                 self._hold(header, body)
             return False
         else:
-            self._put(Chunk(self._place.id, place, body, False))
+            self._backlog.put(Chunk(self._place.id, place, body, False))
         return True
-
-    def _put(self, chunk: Chunk) -> None:
-        if chunk.packed != _NOTHING:
-            self._bytes_in += len(chunk.packed) + _OVERHEAD
-            self._pages_in += chunk.is_page
-            self._ready.append(chunk)
-        self._place = chunk.place  # behind the other: see cursor
 
     def _hold(self, header: Header, body: bytes) -> None:
         if self._held:
@@ -315,10 +240,10 @@ class TailCore:
             if header.run != last.run or header.prev > last.id:
                 self._let_go()
         self._held.append((header, body))
-        self._held_bytes += len(body) + _OVERHEAD
+        self._held_bytes += len(body) + OVERHEAD
         while self._held_bytes > self._limit and len(self._held) > 1:
             _, dropped = self._held.popleft()
-            self._held_bytes -= len(dropped) + _OVERHEAD
+            self._held_bytes -= len(dropped) + OVERHEAD
 
     def _let_go(self) -> None:
         self._held.clear()

@@ -140,9 +140,7 @@ def encode_error(error: errors.Error, id: object = None) -> bytes:
     if retry_s is not None:
         what["retry_ms"] = round(retry_s * 1000)
     reply: dict[str, Any] = {"ok": False, "error": what}
-    if id is not None:
-        reply["id"] = id
-    return pack(reply)
+    return pack(reply if id is None else {**reply, "id": id})
 
 
 def decode_reply(frame: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from zstream import (
     Tail,
     TimedOut,
 )
+from zstream.tail import State
 from zstream.testing import Server, server
 
 from .support import PATIENCE_S, ask_well, wait_until
@@ -56,7 +57,7 @@ def test_it_begins_now(client: Client, kind: str) -> None:
         with pytest.raises(TimedOut):
             tail.get(0.01)
         insert(client, kind, range(6, 9))
-        wait_until(lambda: tail._following._core._ready, "they were received")
+        wait_until(lambda: tail._following._core._backlog._ready, "they were received")
         assert tail.get(0)["n"] == 6, "what is there needs no waiting"
 
 
@@ -186,7 +187,7 @@ def test_a_long_filter_is_registered(client: Client, kind: str) -> None:
 def test_what_nobody_reads_is_bounded_and_read_from_the_store(client: Client, kind: str) -> None:
     tail = client.tail(kind=kind)
     insert(client, kind, range(30), blob="x" * 1_000_000)
-    wait_until(lambda: tail._following._core.is_full, "it has no room for more")
+    wait_until(lambda: tail._following._core.state is State.REPLAYING, "it has no room for more")
     assert read(tail, 30) == list(range(30))
     tail.close()
 

@@ -14,9 +14,10 @@ from hypothesis.stateful import (
 )
 
 from zstream import wire
+from zstream.backlog import BACKLOG_PAGES
 from zstream.cursor import Cursor, parse_cursor
 from zstream.errors import BadFilter, CursorLost, DecodeError, Trimmed
-from zstream.tail import BACKLOG_PAGES, State, TailCore
+from zstream.tail import State, TailCore
 from zstream.wire import BEAT, BYE, DATA, ERR, HELLO, Header
 
 EMPTY = wire.pack({})
@@ -306,7 +307,7 @@ class Tailing(RuleBasedStateMachine):
     def bounded(self):
         if hasattr(self, "core"):
             held = sum(len(body) for _, body in self.core._held)
-            ready = sum(len(chunk.packed) for chunk in self.core._ready)
+            ready = sum(len(chunk.packed) for chunk in self.core._backlog._ready)
             assert held <= 2 * 3_000 + 9 * 500
             assert ready <= 2 * 3_000 + 9 * 500 * BACKLOG_PAGES
 
@@ -563,7 +564,7 @@ def test_what_has_no_room_waits_and_beyond_that_is_read_from_the_store():
     core = live(id=10, backlog_bytes=1_000)
     for id in range(11, 41):
         core.publication(*data(id - 1, id, id))
-    assert len(core._ready) + len(core._held) < 15
+    assert len(core._backlog._ready) + len(core._held) < 15
     assert not core.is_sudden, "only this one missed it"
     got = [event.id for event in core.take()]
     core.resume()
