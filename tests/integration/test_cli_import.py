@@ -8,13 +8,27 @@ import re
 import signal
 import subprocess
 
+import click
 import msgpack
 import pytest
 
 from zstream import Client
+from zstream.cli.app import cli
+from zstream.cli.loader import Loader, StoreReplaced
+from zstream.cli.loading import Parser
+from zstream.cli.progress import Progress
+from zstream.cli.reading import Source
 from zstream.testing import server
 
-from .support import environment, everything, start_zstream, wait_until, zstream, zstream_ok
+from .support import (
+    ask_well,
+    environment,
+    everything,
+    start_zstream,
+    wait_until,
+    zstream,
+    zstream_ok,
+)
 
 ENVELOPE = b'{"id":7,"ts":1420070400000001,"event":{"kind":"friend"}}\n'
 
@@ -375,3 +389,138 @@ def test_a_closed_stdin_is_told(zstream_server):
     assert b"zstream: stdin: it is closed" in done.stderr
     assert b"user=@-: -: stdin is closed" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+# ---------------------------------------------------------------- once
+
+
+def test_a_repeated_import_stores_nothing(zstream_server, tmp_path):
+    url, file = zstream_server.url, tmp_path / "a.jsonl"
+    copy, packed = tmp_path / "copy", tmp_path / "a.gz"
+    for each in (file, copy):
+        each.write_bytes(b'{"at":1,"n":1}\n{"at":1,"n":1}\n')
+    packed.write_bytes(gzip.compress(file.read_bytes(), mtime=0))
+    again = ["stored 0 events", "2 events were stored before, by another import of the same lines"]
+
+    runs = [zstream(url, "import", each) for each in (file, file, copy, packed, packed)]
+
+    assert [run.returncode for run in runs] == [0] * 5
+    new = ["stored 2 events"]
+    assert [said(run) for run in runs] == [new, again, again, new, again]
+    assert [event for _, _, event in everything(url)] == [{"at": 1, "n": 1}] * 4
+
+
+def test_other_options_and_other_bytes_are_another_import(zstream_server, tmp_path):
+    url, file = zstream_server.url, tmp_path / "a.jsonl"
+    file.write_bytes(b'{"at":"2015-01-01T00:00:00Z","n":1}\n')
+    for options in ([], ["--date=at"], ["--date=at", "--tz=UTC"], ["--date=at", "--date-unit=iso"]):
+        assert said(zstream(url, "import", file, *options)) == ["stored 1 event"]
+    with file.open("ab") as lines:
+        lines.write(b'{"n":2}\n')
+    assert said(zstream(url, "import", file)) == ["stored 2 events"]
+    assert len(everything(url)) == 6
+
+
+def test_stdin_is_stored_each_time(zstream_server):
+    for _ in range(2):
+        assert said(zstream(zstream_server.url, "import", "-", stdin=b"{}\n")) == ["stored 1 event"]
+    assert len(everything(zstream_server.url)) == 2
+
+
+COUNT = 40_000
+#: Lines that are refused, by the client and by the daemon.
+BAD, AHEAD = (17, 39_000), (40, 41, 39_998)
+
+
+def write_many(file):
+    """Lines with their numbers, some of them bad; gives the good numbers."""
+    lines = [b'{"n":%d,"t":%d}' % (n, 1_420_070_400 + n) for n in range(1, COUNT + 1)]
+    for n in BAD:
+        lines[n - 1] = b"oops"
+    for n in AHEAD:
+        lines[n - 1] = b'{"n":%d,"t":4102444800}' % n
+    file.write_bytes(b"\n".join(lines))
+    return [n for n in range(1, COUNT + 1) if n not in BAD and n not in AHEAD]
+
+
+def counted(lines):
+    """The numbers of a summary: stored now, and stored before."""
+    found = re.match("stored ([0-9,]+) events?", lines[0])
+    before = re.match("([0-9,]+) events? (was|were) stored before", lines[1])
+    return [int(each[1].replace(",", "")) if each else 0 for each in (found, before)]
+
+
+def test_killed_importers_and_a_killed_daemon_cost_no_line_and_double_none(tmp_path):
+    file = tmp_path / "many.jsonl"
+    good = write_many(file)
+    with server(store=f"sqlite:///{tmp_path}/s.db") as running:
+        url = running.url
+        command = ("import", file, "--date", "t", "--timeout", "60")
+
+        def head():
+            return ask_well(url, "info")["head"]
+
+        with start_zstream(url, *command) as process:
+            wait_until(head, "the first lines are stored")
+            process.kill()
+        part = head()
+        assert part < len(good), "it was killed too late"
+
+        with start_zstream(url, *command) as process:
+            wait_until(lambda: head() > part, "it goes on")
+            running.restart(kill=True)
+            second = process.stderr.read().decode().splitlines()
+            assert process.wait(60) == 4
+        third = said(zstream(url, *command))
+
+        assert [event["n"] for _, _, event in everything(url)] == good
+    assert sum(counted(second)) == len(good)
+    assert counted(second)[1] >= 990
+    assert counted(third) == [0, len(good)]
+    told = [
+        "refused 5:",
+        "  3  by the daemon, the date is more than 24 h ahead of the daemon's clock: line 40, 41,"
+        ' 39998 (the event: {"n":40,"t":4102444800})',
+        "  2  not JSON: line 17, 39000 (Expecting value at column 1)",
+    ]
+    assert (second[2:], third[2:]) == (told, told)
+
+
+def test_two_imports_of_one_file_at_once(zstream_server, tmp_path):
+    file = tmp_path / "many.jsonl"
+    good = write_many(file)
+    both = [start_zstream(zstream_server.url, "import", file, "--date", "t") for _ in range(2)]
+    for process in both:
+        lines = process.communicate(timeout=60)[1].decode().splitlines()
+        assert process.returncode == 4
+        assert sum(counted(lines)) == len(good)
+        assert lines[-3:] == ["refused 5:", *lines[-2:]]
+    assert [event["n"] for _, _, event in everything(zstream_server.url)] == good
+
+
+def test_a_store_that_is_replaced_meanwhile_ends_the_import(zstream_server):
+    class Lines:
+        """The second line comes when the first is confirmed, and the daemon another one."""
+
+        blocks = iter((b"{}\n", b"{}\n", b""))
+        count = 0
+
+        def read(self, size):
+            self.count += 1
+            if self.count == 2:
+                wait_until(lambda: loader._lane.account.confirmed_n, "it is confirmed")
+                zstream_server.restart()
+            return next(self.blocks)
+
+        def fileno(self):
+            raise OSError
+
+    with (
+        click.Context(cli, obj={"url": zstream_server.url}),
+        Progress(show=False) as progress,
+    ):
+        loader = Loader(30, progress)
+        with loader.client, pytest.raises(StoreReplaced, match="Run it again"):
+            loader.load(Source(Lines(), "x"), Parser(), {})
+        assert loader.summary() == ["stored 1 event", "not confirmed 1: they may be stored or not"]
+    assert everything(zstream_server.url) == []
