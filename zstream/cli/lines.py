@@ -3,7 +3,8 @@
 The producer of a file derives from its bytes and from the options that change what is inserted,
 and batches are cut by the lines alone: so many lines, or so many bytes of them, good or bad. So
 the n-th batch has the same events in each run, and a run passes over those that the daemon has.
-Nothing that a clock or a load decides may come into it; `CUT` changes when the cut does.
+Nothing that a clock or a load decides may come into it. `CUT` changes when the cut does, or what
+a line becomes.
 
 A pipe has no such name. Its producer is random, and its batches are cut when the link wants one,
 so that a line goes out as soon as it comes.

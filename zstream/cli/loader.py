@@ -9,7 +9,7 @@ from zstream.cli import jsontext
 from zstream.cli.app import connect
 from zstream.cli.jsontext import BadLine
 from zstream.cli.lines import LineSource, producer_of
-from zstream.cli.loading import Parser, Refusals, split_reason
+from zstream.cli.loading import Parser, Refusals, UnknownForm, split_reason
 from zstream.cli.progress import Progress
 from zstream.cli.reading import ReadError, Source
 from zstream.confirmation import Report
@@ -77,6 +77,8 @@ class Loader:
         try:
             try:
                 self._read(source, parser, lane)
+            except UnknownForm:
+                raise  # another version finds more in these bytes: no batch may end here
             except ReadError as error:
                 self._fail(source, error)
             source.check()

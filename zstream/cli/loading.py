@@ -20,6 +20,10 @@ _SHOWN: Final = 5
 FindDate = Callable[[Mapping[str, Any]], int]
 
 
+class UnknownForm(ReadError):
+    """An export that another version of this wrote, and can read."""
+
+
 class Refusals:
     """What was not stored, by reason.
 
@@ -103,7 +107,7 @@ class Parser:
 
         Raises:
             BadLine: It is no event.
-            ReadError: It is the header of a form that this version does not know.
+            UnknownForm: It is the header of a form that this version does not know.
         """
         if line is None:
             raise BadLine("too large", f"a line has at most {MAX_LINE_BYTES >> 20} MiB")
@@ -124,7 +128,7 @@ class Parser:
         if not event.keys() >= _HEADER or "event" in event:
             return False
         if event["zstream"] != FORM:
-            raise ReadError(f"an export of form {event['zstream']}; this reads form {FORM}")
+            raise UnknownForm(f"an export of form {event['zstream']}; this reads form {FORM}")
         self._enveloped = self._begun = True
         found = event["keys"]
         self.keys = tuple(map(str, found)) if isinstance(found, list) else None
