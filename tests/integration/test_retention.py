@@ -159,15 +159,16 @@ def test_places_below_the_floor_are_told(client: Client, running: Server) -> Non
 
 
 def test_a_reader_that_is_overtaken_is_told(client: Client) -> None:
-    """It gets what it had been sent, and then the error: nothing is passed over in silence."""
-    insert(client, 3_000)
+    """It gets what had come for it, and then the error: nothing is passed over in silence."""
+    insert(client, 6_000)
     with client.tail(after=1) as tail:
         got = [tail.get(PATIENCE_S).id]
-        client.trim(upto=2_500)
+        client.trim(upto=5_500)  # pages come ahead of the reader, but not that far
         with pytest.raises(Trimmed):  # noqa: PT012  # the events before it are wanted, too
             for _ in itertools.count():
                 got.append(tail.get(PATIENCE_S).id)
-    assert got == list(range(2, 1_002))
+    assert got == list(range(2, len(got) + 2)), "a prefix without a hole"
+    assert 1_000 <= len(got) <= 4_000
 
 
 def test_a_live_tail_does_not_mind(client: Client) -> None:
