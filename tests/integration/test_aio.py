@@ -268,6 +268,9 @@ async def test_a_cancelled_query_is_forgotten(running: Server, kind: str) -> Non
     async with AsyncClient(running.url, timeout=PATIENCE_S) as client:
         await client.insert_many(many(kind, 3), wait=True)
         queries = client._link._queries
+        # The first ping would leave its place among those under way in the middle of it.
+        await eventually(lambda: client._link.greeting.version, "the daemon has been greeted")
+        await eventually(lambda: not queries._sent, "nothing is under way")
         with frozen(running.pid):
             for n in range(30):  # more than may be under way at once
                 sent = min(n, 12)
