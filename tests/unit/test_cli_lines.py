@@ -172,3 +172,14 @@ def test_a_file_that_changed_while_it_was_read_is_told(tmp_path, change):
 def test_what_is_no_file_is_not_hashed():
     with open("/dev/null", "rb", buffering=0) as stream:
         assert hashed(stream) is None
+
+
+def test_a_lane_that_ends_has_not_settled_what_waits():
+    source = LineSource(PRODUCER)
+    source.add(1, 8, b"\x80")
+    source.close()
+    assert not source.restart()
+    assert (source.has_failed, source.is_over) == (True, True)
+    assert not source.has_room
+    assert not source.is_settled
+    assert source.unsettled == 1

@@ -116,7 +116,6 @@ class LineSource:
         """As in `Source`: which lines the daemon still has, only another run can ask."""
         with self._changed:
             self.has_failed = self.is_over = True
-            self._ready.clear()
             self._changed.notify_all()
             return False
 
@@ -136,7 +135,7 @@ class LineSource:
     @property
     def has_room(self) -> bool:
         """Whether a line may be added."""
-        return self._held < HELD_BYTES
+        return self._held < HELD_BYTES and not self.has_failed
 
     @property
     def unsettled(self) -> int:

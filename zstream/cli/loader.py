@@ -161,7 +161,7 @@ class Loader:
 
     def _wait(self, lane: LineSource, is_done: Callable[[], bool]) -> None:
         told, until = lane.account, time.monotonic() + self._patience_s
-        while not is_done():
+        while lane.has_failed or not is_done():
             if lane.has_failed:
                 raise StoreReplaced(
                     "the daemon does not know what it confirmed: its store was replaced. Run it"
