@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import subprocess
+from hashlib import blake2b
 
 import click
 import msgpack
@@ -14,6 +15,7 @@ import pytest
 
 from zstream import Client
 from zstream.cli.app import cli
+from zstream.cli.lines import producer_of
 from zstream.cli.loader import Loader, StoreReplaced
 from zstream.cli.loading import Parser
 from zstream.cli.progress import Progress
@@ -245,6 +247,9 @@ def test_an_export_of_a_later_form_is_not_read(zstream_server, tmp_path):
         "stored 0 events",
         f"zstream: {file}: an export of form 2; this reads form 1 (after line 1)",
     ]
+    # Nor is any of it taken for stored by the version that can read it.
+    producer = producer_of(blake2b(file.read_bytes(), digest_size=32).digest(), {"meta": False})
+    assert ask_well(zstream_server.url, "watermark", producer=producer)["last"] == 0
 
 
 def test_what_the_daemon_refuses_is_told_too(zstream_server):
