@@ -238,14 +238,14 @@ def test_envelopes_without_a_header_need_to_be_told(zstream_server):
 
 def test_an_export_of_a_later_form_is_not_read(zstream_server, tmp_path):
     file = tmp_path / "later.jsonl"
-    file.write_bytes(b'{"zstream":2,"keys":[],"run":1,"head":1}\n' + ENVELOPE)
+    file.write_bytes(b'\n{"zstream":2,"keys":[],"run":1,"head":1}\n' + ENVELOPE)
 
     done = zstream(zstream_server.url, "import", file)
 
     assert done.returncode == 1
     assert said(done) == [
         "stored 0 events",
-        f"zstream: {file}: an export of form 2; this reads form 1 (after line 1)",
+        f"zstream: {file}: an export of form 2; this reads form 1 (after line 2)",
     ]
     # Nor is any of it taken for stored by the version that can read it.
     producer = producer_of(blake2b(file.read_bytes(), digest_size=32).digest(), {"meta": False})
