@@ -241,24 +241,3 @@ def test_a_store_that_was_emptied() -> None:
         running.restart()
         with pytest.raises(CursorLost):
             tail.get(PATIENCE_S)
-
-
-def test_a_page_of_history_that_cannot_be_had_can_be_asked_for_again(lasting: Server) -> None:
-    with Client(lasting.url, timeout=1) as client:
-        insert(client, "a", range(5))
-        tail = client.tail(kind="a", after=0)
-        lasting.kill()
-        with pytest.raises((TimedOut, ConnectionError)):
-            tail.get(PATIENCE_S)
-        lasting.start()
-        seen: list[int] = []
-
-        def goes_on() -> bool:
-            try:
-                seen.append(tail.get(PATIENCE_S)["n"])
-            except (TimedOut, ConnectionError):
-                return False
-            return len(seen) == 5
-
-        wait_until(goes_on, "all of it is read")
-        assert seen == list(range(5))
