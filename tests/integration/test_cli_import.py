@@ -426,6 +426,21 @@ def test_other_options_and_other_bytes_are_another_import(zstream_server, tmp_pa
     assert len(everything(url)) == 6
 
 
+@pytest.mark.parametrize("good", [0, 1_000])
+def test_a_batch_without_a_good_line_is_settled_too(zstream_server, tmp_path, good):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"n":1}\n' * good + b"oops\n" * 2)
+
+    done = zstream(zstream_server.url, "import", file)
+
+    assert done.returncode == 4
+    assert [line.partition(" in ")[0] for line in said(done)] == [
+        f"stored {good:,} events",
+        "refused 2:",
+        f"  2  not JSON: line {good + 1}, {good + 2} (Expecting value at column 1)",
+    ]
+
+
 def test_stdin_is_stored_each_time(zstream_server):
     for _ in range(2):
         assert said(zstream(zstream_server.url, "import", "-", stdin=b"{}\n")) == ["stored 1 event"]

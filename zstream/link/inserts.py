@@ -37,7 +37,7 @@ class _Stream:
         self.source, self.lane, self._tell, self._clock = source, Lane(source), tell, clock
         self.topic = b""
         self.asked: tuple[Ask, Request] | None = None
-        self._told = (-1, -1)
+        self._told = (-1, -1, -1)
         self._restarts = self._lost = 0
 
     @property
@@ -85,7 +85,7 @@ class _Stream:
 
     def tell(self) -> None:
         ledger, lane = self.lane.ledger, self.lane
-        told = ledger.sent, ledger.settled
+        told = ledger.sent, ledger.settled, ledger.confirmed_n
         reports = ledger.take_reports()
         if told != self._told or reports:
             self._told = told
