@@ -131,7 +131,7 @@ class Life:
         else:
             since = self.start * TICK + choose((1, TICK))  # both are behind it
         #: Whether it begins with whatever is there.
-        self.is_open = kind in ("oldest", "since")
+        self.is_open = since is not None or after == 0
         # From so little that two events are too much to what is never filled.
         self.limit = choose((300, 2_000, 1 << 20)) if self.is_lossy else 1 << 20
         self.core = TailCore(after=after, since=since, backlog_bytes=self.limit)
