@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from datetime import tzinfo
+from inspect import iscoroutinefunction
 from typing import Final
 
 from zstream.endpoints import DEFAULT_QUERY, Endpoints, derive
@@ -46,8 +47,11 @@ class Options:
                 f"spool_sync is a number of seconds from 0 to 60, not {self.spool_sync!r}"
             )
         for name in ("default", "on_refused"):
-            if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise ConfigError(f"{name} is a function, not {getattr(self, name)!r}")
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                raise ConfigError(f"{name} is a function, not {function!r}")
+            if iscoroutinefunction(function):  # called from a thread, it would never run
+                raise ConfigError(f"{name} is a plain function, not an async one")
         if self.tz is not None and not isinstance(self.tz, tzinfo):
             raise ConfigError(f"tz is a zone such as zoneinfo.ZoneInfo('UTC'), not {self.tz!r}")
         if self.spool is not None:
@@ -73,7 +77,7 @@ def _prepare_folder(path: str | os.PathLike[str]) -> str:
         raise ConfigError(f"spool is the path of a folder, not {path!r}") from None
     if not text:
         raise ConfigError("spool is the path of a folder; leave it out, or None, for no spool")
-    folder = os.path.abspath(text)
+    folder = os.path.abspath(os.path.expanduser(text))
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except (OSError, ValueError) as error:

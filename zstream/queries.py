@@ -170,9 +170,11 @@ def make_start(after: int | str | None, since: Time | None, tz: tzinfo | None) -
     if after is not None and since is not None:
         raise BadRequest("a tail begins after an id or cursor, or since a time, not both")
     if isinstance(after, str):
-        return TailCore(after=parse_cursor(after))
+        if not (after.isascii() and after.isdecimal()):
+            return TailCore(after=parse_cursor(after))
+        after = int(after)  # an id that was stored as text
     if after is not None and (type(after) is not int or not 0 <= after <= MAX_INTEGER):
-        raise BadRequest(f"after is an id or a cursor's text, not {after!r}")
+        raise BadRequest(f"after is an event's id or a cursor's text, not {after!r}")
     start = None if since is None else micros(since, tz=tz, name="since")
     return TailCore(after=after, since=start)
 

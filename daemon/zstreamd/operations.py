@@ -247,7 +247,10 @@ class Operations:
     def _check_floor(self, id: int) -> None:
         floor = self._writer.retention.floor
         if id < floor:
-            raise Trimmed(f"events up to {floor} were trimmed; the cursor is at {id}")
+            raise Trimmed(
+                f"events up to {floor} were trimmed; the cursor is at {id}. Begin anew: after=0 is"
+                " the oldest event that is kept"
+            )
 
     def _check_run(self, run: int, id: int, what: str) -> None:
         if run == self._opened.run:
@@ -255,12 +258,16 @@ class Operations:
         elif run in self._runs:
             last = self._runs[run]
         else:
-            raise CursorLost(f"{what} is of another store, or of a life of this one that was lost")
+            raise CursorLost(
+                f"{what} is of another store, or of a life of this one that was lost; begin anew"
+            )
         if id > last and run == self._opened.run:
             # A reader may have seen a commit that the writer is just about to speak of.
             last = self._backend.last_id()
         if id > last:
-            raise CursorLost(f"{what} is at {id}, but its run of the store ended at {last}")
+            raise CursorLost(
+                f"{what} is at {id}, but its run of the store ended at {last}; begin anew"
+            )
 
 
 def _integer(request: Mapping[str, Any], name: str, default: int, low: int, high: int) -> int:

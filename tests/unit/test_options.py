@@ -75,6 +75,20 @@ else:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
+def test_the_folder_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Options(**{**GOOD, "spool": "~/spool"}).spool == str(tmp_path / "spool")
+
+
+@pytest.mark.parametrize("name", ["default", "on_refused"])
+def test_a_function_that_would_never_run(name):
+    async def function(*_):
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match="not an async one"):
+        Options(**{**GOOD, name: function})
+
+
 def test_where_the_daemon_is(monkeypatch):
     monkeypatch.delenv("ZSTREAM_URL", raising=False)
     assert find_endpoints(None).query == DEFAULT_QUERY

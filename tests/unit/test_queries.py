@@ -131,7 +131,7 @@ def test_a_reply_that_is_no_page(broken):
 
 def test_where_a_tail_begins():
     cursor = Cursor(5, {0: 7})
-    for arguments in ((None, None), (0, None), (str(cursor), None), (None, 3)):
+    for arguments in ((None, None), (0, None), ("17", None), (str(cursor), None), (None, 3)):
         assert make_start(*arguments, None).state is State.WAITING
     for after in (-1, True, 1.5, b"c1.5.0-7", 1 << 53, "c1.5", "nonsense"):
         with pytest.raises(BadRequest):

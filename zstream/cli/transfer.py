@@ -69,7 +69,8 @@ def import_(
 
     An export gets its times back, and new ids. A bad line does not keep the others from being
     stored; the summary says which and why. When it ends with exit code 0, all is on disk. Each line
-    of a file is stored once, however often the import is interrupted or repeated.
+    of a file is stored once, however often the import is interrupted or repeated, as long as
+    neither the file nor the options change.
 
     \b
     zstream import events.jsonl.gz --date created_at
