@@ -148,7 +148,8 @@ class FollowChannel:
             if followed is None or len(frames) != 3:
                 continue
             followed.heard = now
-            if self.problem is not None and followed.beats:
+            # What is read after the connection broke may have come before: a BYE is no return.
+            if self.problem is not None and followed.beats and self.port.is_connected:
                 self.problem = None
                 _log.info("the daemon at %s is back", self._url)
             for sink in tuple(followed.sinks):
@@ -175,7 +176,7 @@ class FollowChannel:
         if not beating:
             self.problem = None
             return
-        if min(each.heard for each in beating) <= now - SILENCE_S:
+        if min(each.heard for each in beating) + SILENCE_S <= now:
             self._rebuild(now)
         self.call_at(min(each.heard for each in beating) + SILENCE_S, self._watch)
 
