@@ -54,16 +54,17 @@ class CursorFile:
                 " with --after or --since where to begin"
             ) from None
 
-    def begin(self, cursor: str, is_known: bool) -> None:
+    def begin(self, cursor: str, after: int | str | None) -> None:
         """The tail has started.
 
         Args:
-            cursor: Where.
-            is_known: Whether the store is known to have that place; if not, only the next one is
-                written.
+            cursor: Where it stands; it may have gone on since the start.
+            after: Where it was told to begin. The store may not know that place, so only a later
+                one is written.
         """
         self._place = cursor
-        if not is_known:
+        told = parse_cursor(after).ids.values() if isinstance(after, str) else (after,)
+        if set(told) == set(parse_cursor(cursor).ids.values()):
             self._written = cursor
         self.write()
 

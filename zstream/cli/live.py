@@ -64,7 +64,7 @@ def tail(
     with _told(kept), connect() as client, client.tail(chosen, **start) as tail:
         if kept is not None:
             # An id may be none of this store's yet; the first page of history will tell.
-            kept.begin(tail.cursor, is_known=start["after"] is None)
+            kept.begin(tail.cursor, start["after"])
         _Printer(client, tail, kept, meta=meta).run(limit)
 
 
