@@ -27,6 +27,7 @@
         ├── BackendUnavailable            transient: retry
         ├── BackendConflict               another writer was here: stop
         ├── BackendCorrupt                the store is damaged: stop
+        ├── StoreRewound                  it lost what it had while it was open: open it anew
         ├── StoreLocked                   another daemon has it open
         └── StoreMismatch                 other keys, or a newer schema
 """
@@ -189,6 +190,13 @@ class BackendConflict(BackendError):
 
 class BackendCorrupt(BackendError):
     """The store is damaged: stop."""
+
+
+class StoreRewound(BackendError):
+    """The store went back to an earlier state, or was emptied, while it was open.
+
+    Ids that it lost will be given again, so a new run must begin: close the store and open it.
+    """
 
 
 class StoreLocked(BackendError):

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from zstream.backends.batch import Batch as Batch
 from zstream.backends.batch import Producer as Producer
@@ -15,6 +15,12 @@ from zstream.limits import PAGE_BYTES, PAGE_EVENTS
 
 #: The keys of a new store that was not told any.
 DEFAULT_KEYS: Final = ("kind", "user", "repo")
+
+#: What is still there of what was confirmed, after the store's machine lost its power:
+#: all (``synced``), all but about the last second (``second``), or nobody knows (``unsynced``).
+Durability = Literal["synced", "second", "unsynced"]
+#: How long a probe may take before it has failed, in seconds.
+PROBE_S: Final = 1.0
 
 
 class Position(NamedTuple):
@@ -137,11 +143,17 @@ class Backend(Upkeep, ABC):
     only. Bodies are opaque. Nothing here publishes, stamps, retries or logs an event.
 
     Errors of the driver come out as ``BackendUnavailable`` (retry), ``BackendConflict`` and
-    ``BackendCorrupt`` (stop), with the cause chained.
+    ``BackendCorrupt`` (stop), and ``StoreRewound`` (open anew), with the cause chained. Any method
+    may raise them.
     """
 
     #: What the daemon says of the store.
     name: str = ""
+
+    @property
+    def durability(self) -> Durability:
+        """What the store promises of a batch when ``append`` returns, as it is set just now."""
+        return "synced"
 
     def __init__(self, url: str) -> None:
         """Take the URL apart.
@@ -222,6 +234,25 @@ class Backend(Upkeep, ABC):
             Whether there is more to do.
         """
         return False
+
+    def probe(self) -> None:
+        """Tell whether the store answers, by a question that costs nothing.
+
+        Called about twice a second, by a thread of its own, beside all other calls; it must not
+        wait for them, nor longer than ``PROBE_S``. A store that no server keeps has nothing to do.
+
+        Raises:
+            BackendUnavailable: No answer came.
+        """
+        return
+
+    def interrupt(self) -> None:
+        """Have the calls under way that wait for a server raise ``BackendUnavailable`` at once.
+
+        Called by any thread when the store has stopped answering, so that no thread waits for a
+        connection that will never say anything. What was asked for may happen all the same.
+        """
+        return
 
     @abstractmethod
     def stats(self) -> Stats:
