@@ -254,13 +254,13 @@ def test_writes_that_fail_now_and_then(
     monkeypatch.setattr(sqlite_newest.Newest, "WAITING_RUNS", 100)
     monkeypatch.setattr(sqlite_file, "_REST_BYTES", 1 << 40)  # it is not begun anew at rest, either
     failures: list[Exception] = []
-    fail = sqlite_keeper.Keeper._fail
+    fail = sqlite_keeper.Keeper._tell_failed
 
     def failed(keeper: sqlite_keeper.Keeper, error: BackendError) -> None:
         failures.append(error)
         fail(keeper, error)
 
-    monkeypatch.setattr(sqlite_keeper.Keeper, "_fail", failed)
+    monkeypatch.setattr(sqlite_keeper.Keeper, "_tell_failed", failed)
     rows: list[Row] = []
     backend = store_in(tmp_path)
     backend.open(KEYS)

@@ -166,7 +166,7 @@ class SQLiteBackend(SQLiteAdmin, Backend):
                 raise
             if mark:
                 self._next_mark = batch.arrival + self.MARK_US
-            newest.add(batch, listed)
+            newest.add_batch(batch, listed)
             if self._log is not None:
                 self._log.check(patient=newest.is_read_by_keeper)
 
