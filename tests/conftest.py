@@ -13,6 +13,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from .servers.mariadb import MariaDB
     from .servers.postgres import Postgres
+    from .servers.redis import Redis
 
 ROOT = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
@@ -69,6 +70,15 @@ def mariadb(missing: Callable[[str], NoReturn]) -> Iterator["MariaDB"]:
 def postgres(missing: Callable[[str], NoReturn]) -> Iterator["Postgres"]:
     """A running PostgreSQL server, one a test process."""
     from .servers.postgres import serving
+
+    with serving(missing) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis(missing: Callable[[str], NoReturn]) -> Iterator["Redis"]:
+    """A running Redis server, one a test process."""
+    from .servers.redis import serving
 
     with serving(missing) as server:
         yield server
