@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import redis
+import redis.backoff
+import redis.retry
 
 _START_S = 30
 _PAUSE_S = 0.02
@@ -104,7 +106,8 @@ class Redis:
 
     def connect(self) -> "redis.Redis":
         """A client of its own, to be closed by the caller."""
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=30)
+        once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)  # not for seconds if nobody is there
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=30, retry=once)
 
     def ask(self, *command: str | bytes | int) -> Any:
         """Execute a command and return its answer."""
