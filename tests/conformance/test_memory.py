@@ -12,6 +12,10 @@ class TestMemory(BackendConformance):
     def url(self) -> str:
         return "memory:"
 
+    @pytest.fixture
+    def other_url(self) -> str:
+        return "memory:"
+
 
 class SmallMemory(MemoryBackend):
     SEGMENT_ROWS = 7

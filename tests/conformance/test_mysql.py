@@ -21,6 +21,12 @@ class TestMySQL(BackendConformance):
         yield mariadb.url(database)
         mariadb.drop(database)
 
+    @pytest.fixture
+    def other_url(self, mariadb: MariaDB) -> Iterator[str]:
+        database = mariadb.database()
+        yield mariadb.url(database)
+        mariadb.drop(database)
+
     def make(self, url: str) -> Backend:
         return QuickMySQL(url)
 

@@ -20,6 +20,12 @@ class TestPostgres(BackendConformance):
         yield postgres.url(schema)
         postgres.drop(schema)
 
+    @pytest.fixture
+    def other_url(self, postgres: Postgres) -> Iterator[str]:
+        schema = postgres.schema()
+        yield postgres.url(schema)
+        postgres.drop(schema)
+
     def make(self, url: str) -> Backend:
         return QuickPostgres(url)
 

@@ -12,6 +12,10 @@ class TestSQLite(BackendConformance):
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/store.db"
 
+    @pytest.fixture
+    def other_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/other.db"
+
 
 class SmallSQLite(SQLiteBackend):
     BUDGET = 25

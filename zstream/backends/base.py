@@ -240,6 +240,7 @@ class Backend(Upkeep, ABC):
 
         Called about twice a second, by a thread of its own, beside all other calls; it must not
         wait for them, nor longer than ``PROBE_S``. A store that no server keeps has nothing to do.
+        One that is closed, or being closed, returns or raises: nobody asks what it says.
 
         Raises:
             BackendUnavailable: No answer came.
@@ -250,7 +251,8 @@ class Backend(Upkeep, ABC):
         """Have the calls under way that wait for a server raise ``BackendUnavailable`` at once.
 
         Called by any thread when the store has stopped answering, so that no thread waits for a
-        connection that will never say anything. What was asked for may happen all the same.
+        connection that will never say anything. What was asked for may happen all the same. When
+        nothing is under way, or the store is not open, it does nothing; later calls go on as usual.
         """
         return
 

@@ -10,9 +10,11 @@ The author of a backend subclasses it in a test module::
         def url(self, tmp_path):
             return f"mine:///{tmp_path}/store"
 
-pytest must be installed. For readable failures, a ``conftest.py`` beside the module may say
-``pytest.register_assert_rewrite("zstream.testing.conformance_life",
-"zstream.testing.conformance_reads")``.
+        @pytest.fixture
+        def other_url(self, tmp_path):
+            return f"mine:///{tmp_path}/other"
+
+pytest must be installed. `zstream.testing.model` tries random histories on top of it.
 """
 
 from collections.abc import Iterator
@@ -22,14 +24,16 @@ import pytest
 
 from zstream.backends import open_backend
 from zstream.backends.base import Backend
+from zstream.testing.conformance_edges import EdgeCases
 from zstream.testing.conformance_life import LifeCases
+from zstream.testing.conformance_others import OtherCases
 from zstream.testing.conformance_reads import ReadCases
 from zstream.testing.conformance_store import Store
 
 __all__ = ["BackendConformance", "Store"]
 
 
-class BackendConformance(LifeCases, ReadCases):
+class BackendConformance(LifeCases, ReadCases, EdgeCases, OtherCases):
     """Every rule that a store has to keep."""
 
     #: Whether what was stored is there again after ``close`` and ``open``.
@@ -39,6 +43,11 @@ class BackendConformance(LifeCases, ReadCases):
     def url(self) -> str:
         """The URL of a store that does not exist yet; a subclass overrides it."""
         raise NotImplementedError("give the conformance suite a fixture 'url'")
+
+    @pytest.fixture
+    def other_url(self) -> str:
+        """The URL of another such store beside it; a subclass that can have one overrides it."""
+        pytest.skip("there is no fixture 'other_url' for a second store beside the first")
 
     def make(self, url: str) -> Backend:
         """Make the backend, not yet open; a subclass may do it in another way."""

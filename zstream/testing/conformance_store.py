@@ -1,11 +1,16 @@
 """How the conformance suite speaks to a store: events as short tuples, walks as one call."""
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from zstream.backends.base import Backend, Batch, Head, Page, Position, Producer, Query
 from zstream.keys import Filter, Value
+
+T = TypeVar("T")
+_TIDIED_S = 30.0
 
 #: An event: its time and its values, in the order of the keys.
 Row = tuple[Any, ...]
@@ -111,6 +116,12 @@ class Store:
         """How many events a slice has."""
         return self.backend.count(Query(filter, **query))
 
+    def tidied(self) -> None:
+        """Let it tidy up until it says that there is no more to do."""
+        due = time.monotonic() + _TIDIED_S
+        while self.backend.tidy():
+            assert time.monotonic() < due, "there is always more to tidy up"
+
 
 def after(query: Query, page: Page) -> Query:
     """The query for the page that follows."""
@@ -118,3 +129,22 @@ def after(query: Query, page: Page) -> Query:
     before = Position(*page.next)
     head = page.head if query.head is None else query.head
     return replace(query, before=before, offset=query.offset - page.skipped, head=head)
+
+
+def elsewhere(call: Callable[[], T]) -> T:
+    """What a call returns or raises in a thread that lives only for it."""
+    found: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return found[0]

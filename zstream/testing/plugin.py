@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# So that a case that fails shows what it compared, in an editable installation too.
+_REWRITTEN = ("conformance_edges", "conformance_life", "conformance_others", "conformance_reads",
+              "conformance_store", "model")  # fmt: skip
+pytest.register_assert_rewrite(*(f"{__package__}.{name}" for name in _REWRITTEN))
+
 if TYPE_CHECKING:
     from zstream.testing.server import Server
 
