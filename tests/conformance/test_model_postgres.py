@@ -1,17 +1,18 @@
-"""The random histories of ``test_model`` over a store in PostgreSQL."""
+"""The random histories over a store in PostgreSQL."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import strategies as st
+import pytest
 
 from zstream.backends import index_read, postgres_find, postgres_parts, postgres_read
+from zstream.backends.base import Backend
 from zstream.backends.postgres import PostgresBackend
+from zstream.testing.model import BackendModel, Checked
 
 from ..servers.postgres import Postgres
-from .test_model import Checked, batches, steps
+from .test_model import patched
 
 
 class SmallPostgres(PostgresBackend):
@@ -29,7 +30,7 @@ class CheckedPostgres(Checked):
 
 
 #: What makes small data meet every plan.
-SMALL: dict[Any, dict[str, int]] = {
+SMALL: dict[Any, dict[str, Any]] = {
     index_read: {"MERGED_VALUES": 1},
     postgres_find: {"FEW_VALUES": 1, "_TRIED": 2, "_SEEK": 1, "_RARE": 1, "_SPARE": 0, "_LEAST": 1},
     postgres_read: {"_MOST_RUNS": 2, "_GATHERED": 3},
@@ -37,22 +38,22 @@ SMALL: dict[Any, dict[str, int]] = {
 }
 
 
-@settings(
-    max_examples=max(settings().max_examples // 2, 1),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(history=st.lists(batches, max_size=3), steps=steps)
-def test_the_store_answers_as_the_list_does(
-    postgres: Postgres, history: list[Any], steps: list[Any]
-) -> None:
-    schema = postgres.schema()
-    with ExitStack() as stack:
-        for where, names in SMALL.items():
-            stack.enter_context(mock.patch.multiple(where, **names))
-        stack.callback(postgres.drop, schema)
-        checked = CheckedPostgres(SmallPostgres, postgres.url(schema))
-        # Whatever it was closed and opened as in the meantime.
-        stack.callback(lambda: checked.backend.close())
-        for step in [*history, *steps]:
-            note(repr(step))
-            checked.step(step)
+class TestSmallPostgres(BackendModel):
+    checked = CheckedPostgres
+    share = 0.5
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres: Postgres) -> None:
+        self.postgres = postgres
+
+    @contextmanager
+    def fresh_url(self) -> Iterator[str]:
+        schema = self.postgres.schema()
+        with patched(SMALL):
+            try:
+                yield self.postgres.url(schema)
+            finally:
+                self.postgres.drop(schema)
+
+    def make(self, url: str) -> Backend:
+        return SmallPostgres(url)

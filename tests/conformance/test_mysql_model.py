@@ -1,16 +1,17 @@
-"""Random histories and queries over MariaDB, judged by the plain list of ``test_model``."""
+"""The random histories over a store in MariaDB."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given, note, settings
 
+from zstream.backends.base import Backend
 from zstream.backends.mysql import MySQLBackend
 from zstream.backends.mysql_search import Limits
+from zstream.testing.model import KEYS, BackendModel, Checked
 
 from ..servers.mariadb import MariaDB
-from .test_model import KEYS, Checked, batches, st, steps
 
 #: A store as it is made; to make it anew for each example would take most of the time.
 EMPTY = (
@@ -35,28 +36,32 @@ class Tidied(Checked):
         super().step(step)
         self.backend.tidy()
 
-
-@pytest.fixture(scope="module")
-def database(mariadb: MariaDB) -> Iterator[str]:
-    name = mariadb.database()
-    backend = QuickMySQL(mariadb.url(name))
-    backend.open(KEYS)
-    backend.close()
-    yield name
-    mariadb.drop(name)
+    def settle(self) -> None:
+        """Nothing of it works in the background."""
 
 
-@pytest.mark.parametrize("cls", [QuickMySQL, SmallMySQL])
-@settings(max_examples=settings().max_examples // 2)  # a step takes a hundred times as long here
-@given(history=st.lists(batches, max_size=3), steps=steps)
-def test_mariadb_answers_as_the_list_does(
-    mariadb: MariaDB, database: str, cls: type[MySQLBackend], history: list[Any], steps: list[Any]
-) -> None:
-    mariadb.ask(*EMPTY, database=database)
-    checked = Tidied(cls, mariadb.url(database))
-    try:
-        for step in [*history, *steps]:
-            note(repr(step))
-            checked.step(step)
-    finally:
-        checked.backend.close()
+class TestMySQL(BackendModel):
+    checked = Tidied
+    share = 0.5  # a step takes a hundred times as long here
+
+    @pytest.fixture(autouse=True)
+    def database(self, mariadb: MariaDB) -> Iterator[None]:
+        self.mariadb, self.name = mariadb, mariadb.database()
+        backend = QuickMySQL(mariadb.url(self.name))
+        backend.open(KEYS)
+        backend.close()
+        yield
+        mariadb.drop(self.name)
+
+    @contextmanager
+    def fresh_url(self) -> Iterator[str]:
+        self.mariadb.ask(*EMPTY, database=self.name)
+        yield self.mariadb.url(self.name)
+
+    def make(self, url: str) -> Backend:
+        return QuickMySQL(url)
+
+
+class TestSmallMySQL(TestMySQL):
+    def make(self, url: str) -> Backend:
+        return SmallMySQL(url)

@@ -29,12 +29,13 @@ ALLOWED = {
     "psycopg": {"zstream.backends.postgres*"},
     "pymysql": {"zstream.backends.mysql*"},
     "pytest": {"zstream.testing"},
+    "hypothesis": {"zstream.testing.model*"},
     "asyncio": {"zstream.aio"},
     "signal": {"zstreamd.cli", "zstream.cli", "zstream.testing"},
 }  # fmt: skip
 THIRD_PARTY = set(ALLOWED) - {"asyncio", "signal"}
 #: What an extra brings.
-EXTRA = {"pytest", "psycopg", "pymysql"}
+EXTRA = {"hypothesis", "pytest", "psycopg", "pymysql"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
