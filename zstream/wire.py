@@ -23,9 +23,10 @@ def _refuse_ext(code: int, data: bytes) -> Any:
     raise errors.DecodeError(f"msgpack extension type {code} is not used here")
 
 
-def pack(value: Any) -> bytes:
-    """Pack one value; TypeError, ValueError or OverflowError for what msgpack cannot hold."""
-    return msgpack.packb(value)  # type: ignore[no-any-return]
+def pack(value: Any, *, raw: bool = False) -> bytes:
+    """Pack one value; TypeError, ValueError or OverflowError for what msgpack cannot hold.
+    With ``raw`` text and bytes are one type, as in the msgpack that Redis' Lua reads."""
+    return msgpack.packb(value, use_bin_type=not raw)  # type: ignore[no-any-return]
 
 
 def unpack(data: bytes, pairs_hook: Callable[[Pairs], Any] | None = None) -> Any:

@@ -28,6 +28,7 @@ ALLOWED = {
     "sqlalchemy": {"zstream.backends.sqlite*", "zstream.backends.sql"},
     "psycopg": {"zstream.backends.postgres*"},
     "pymysql": {"zstream.backends.mysql*"},
+    "redis": {"zstream.backends.redis*"},
     "pytest": {"zstream.testing"},
     "hypothesis": {"zstream.testing.model*"},
     "asyncio": {"zstream.aio"},
@@ -35,7 +36,7 @@ ALLOWED = {
 }  # fmt: skip
 THIRD_PARTY = set(ALLOWED) - {"asyncio", "signal"}
 #: What an extra brings.
-EXTRA = {"hypothesis", "pytest", "psycopg", "pymysql"}
+EXTRA = {"hypothesis", "pytest", "psycopg", "pymysql", "redis"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -14,12 +14,15 @@ _BUILT_IN: Final = {
     "mysql": "zstream.backends.mysql:MySQLBackend",
     "postgres": "zstream.backends.postgres:PostgresBackend",
     "postgresql": "zstream.backends.postgres:PostgresBackend",
+    "redis": "zstream.backends.redis:RedisBackend",
+    "rediss": "zstream.backends.redis:RedisBackend",
     "sqlite": "zstream.backends.sqlite:SQLiteBackend",
+    "unix": "zstream.backends.redis:RedisBackend",
 }
 #: Where packages outside name the stores that they bring: ``scheme = module:Class``.
 _GROUP: Final = "zstream.backends"
 #: The libraries that only one store needs, and the extra that brings each.
-_EXTRAS: Final = {"psycopg": "postgres", "pymysql": "mysql"}
+_EXTRAS: Final = {"psycopg": "postgres", "pymysql": "mysql", "redis": "redis"}
 
 
 def open_backend(url: str) -> Backend:
@@ -27,8 +30,8 @@ def open_backend(url: str) -> Backend:
 
     Args:
         url: ``memory:``, ``sqlite:///relative/path``, ``sqlite:////absolute/path``,
-            ``postgresql://…``, ``mysql://…``, ``mariadb://…``, or a scheme of the
-            ``zstream.backends`` entry point group.
+            ``postgresql://…``, ``mysql://…``, ``mariadb://…``, ``redis://…``, ``rediss://…``,
+            ``unix://…``, or a scheme of the ``zstream.backends`` entry point group.
 
     Raises:
         ConfigError: No such scheme, or the URL is not one that this backend takes, or the

@@ -1,0 +1,74 @@
+"""The one place where errors of Redis and its driver become zstream's."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import redis
+
+from zstream.errors import BackendCorrupt, BackendError, BackendUnavailable
+
+#: How a script says that the store is not the one that was opened: its run, and its last id.
+MOVED: Final = re.compile(r"ZSTREAM (\S+) (\S+)")
+#: What Redis begins an error with that passes, alone or behind what its Lua makes of it.
+_PASSES: Final = re.compile(
+    r"\b(OOM|READONLY|MISCONF|LOADING|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|UNKILLABLE)\b"
+)
+_SAID: Final = {
+    "OOM": "the server has no memory left: raise its maxmemory, or keep less",
+    "READONLY": "the server is a replica or read-only",
+    "MISCONF": "the server cannot write to its disk",
+    "LOADING": "the server is starting",
+    "BUSY": "the server is busy with somebody's script",
+}
+
+
+class Moved(BackendError):
+    """A script found another run, or less than there was, and did nothing.
+
+    Attributes:
+        run, last: What the store has; None if it has none.
+    """
+
+    def __init__(self, run: str, last: str) -> None:
+        super().__init__(f"the store has the run {run} and the last id {last}")
+        self.run = None if run == "-" else int(run)
+        self.last = None if last == "-" else int(last)
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn whatever the driver raises into a `BackendError`.
+
+    Args:
+        name: The store, as it may be shown.
+    """
+    try:
+        yield
+    except redis.RedisError as error:
+        raise _translate(error, name) from error
+    except OSError as error:
+        raise BackendUnavailable(f"{name}: {error}") from error
+
+
+def _translate(error: redis.RedisError, name: str) -> BackendError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, redis.ResponseError):
+        if moved := MOVED.search(said):
+            return Moved(*moved.groups())
+        passes = _PASSES.search(said)
+        kind = passes[1] if passes else _KINDS.get(type(error), "")
+        if kind:
+            return BackendUnavailable(f"{name}: {_SAID.get(kind, said)}")
+        if "WRONGTYPE" in said or "user_script" in said:
+            return BackendCorrupt(f"{name}: it is not as zstream left it ({said})")
+    # No connection, no right, no answer in time: what is left may pass.
+    return BackendUnavailable(f"{name}: {said}")
+
+
+#: The driver takes the code off the text of some.
+_KINDS: Final[dict[type, str]] = {
+    redis.ReadOnlyError: "READONLY",
+    redis.OutOfMemoryError: "OOM",
+}

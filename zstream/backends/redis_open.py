@@ -1,0 +1,170 @@
+"""Opening a store in Redis: whose it is, what it holds, and the run that begins."""
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+from zstream import wire
+from zstream.backends import redis_link as link
+from zstream.backends import redis_scripts as scripts
+from zstream.backends.base import DEFAULT_KEYS, Batch, Head, Producer, Registration
+from zstream.backends.redis_newest import Stored
+from zstream.backends.redis_runs import unpack_layout
+from zstream.backends.redis_writer import Lock, Opened
+from zstream.errors import BackendCorrupt, StoreMismatch
+from zstream.limits import MAX_INTEGER
+
+#: The form of the keys below the prefix; see `docs/backends.md`.
+SCHEMA: Final = 1
+
+_Fields = Mapping[bytes, bytes]
+_Row = TypeVar("_Row", Producer, Registration)
+
+
+class Opening(NamedTuple):
+    """What opening a store gave: what to tell, the run to write in, and what the index begins with.
+
+    Attributes:
+        next_mark: From which arrival on the next mark is due.
+    """
+
+    head: Head
+    opened: Opened
+    stored: Stored
+    next_mark: int
+
+
+def open_store(
+    session: link.Session, address: link.Address, lock: Lock, life: str,
+    keys: Sequence[str] | None, patience_s: float, mark_us: int,
+) -> Opening:  # fmt: skip
+    """Take the lock, begin a run, and read what the store says of itself.
+
+    Args:
+        session: Holds the lock from now on.
+        address: Where the store is.
+        lock: The lock to take.
+        life: The life of the server's process.
+        keys: See `Backend.open`.
+        patience_s: How long to wait for another daemon that is ending, in seconds.
+        mark_us: Marks of arrival are so far apart, in microseconds.
+    """
+    prefix, name = address.prefix, address.name
+    run = random.SystemRandom().randint(1, MAX_INTEGER)
+    mine = lock.of(session, life)
+    while True:
+        held = lock.await_free(session, prefix, life, patience_s)
+        stored_keys = _stored_keys(session, address)
+        if stored_keys is not None and keys is not None and set(keys) != set(stored_keys):
+            raise StoreMismatch(
+                f"{name} has the keys {','.join(stored_keys)}, not {','.join(keys)}; start with"
+                " those, or name another store"
+            )
+        fresh = _fresh(DEFAULT_KEYS if keys is None else keys)
+        if session.run(scripts.BEGIN, held, mine, run, wire.pack(fresh, raw=True)):
+            return _read(session, address, run, mark_us)
+
+
+def _stored_keys(session: link.Session, address: link.Address) -> list[str] | None:
+    """The keys of the store, or None if there is none yet."""
+    kind = session.ask("TYPE", address.prefix)
+    if kind == b"none":
+        return None
+    if kind != b"hash":
+        raise BackendCorrupt(
+            f"{address.name}: the key {address.prefix} is something else and no store of zstream;"
+            " name another ?prefix="
+        )
+    schema, keys = session.ask("HMGET", address.prefix, "schema", "keys")
+    if schema is None or keys is None:
+        raise BackendCorrupt(
+            f"{address.name}: the hash {address.prefix} is no store of zstream; name another"
+            " ?prefix="
+        )
+    if int(schema) > SCHEMA:
+        raise StoreMismatch(
+            f"{address.name} was written by a newer zstream (schema {int(schema)}, this one knows"
+            f" {SCHEMA}); upgrade"
+        )
+    found: list[str] = json.loads(keys)
+    return found
+
+
+def _fresh(keys: Sequence[str]) -> list[str]:
+    """The fields of a new store's hash."""
+    return [
+        "schema", str(SCHEMA), "keys", json.dumps(list(keys), ensure_ascii=False), "node", "0",
+        "last", "0", "floor", "0", "arrival", "0", "swept", "0",
+    ]  # fmt: skip
+
+
+def _read(session: link.Session, address: link.Address, run: int, mark_us: int) -> Opening:
+    prefix = address.prefix
+    fields = _hash(session, prefix)
+    begun = [line.split() for line in session.ask("LRANGE", f"{prefix}:openings", 0, -1)]
+    last = int(fields[b"last"])
+    ends = [int(began) for _, began in begun[1:]] + [last]
+    runs = tuple((int(each), end) for (each, _), end in zip(begun, ends, strict=True))
+    producers = {
+        id: _producer(id, row) for id, row in _hash(session, f"{prefix}:producers").items()
+    }
+    filters = {n: _registration(n, row) for n, row in _hash(session, f"{prefix}:filters").items()}
+    keys, floor = tuple(json.loads(fields[b"keys"])), int(fields[b"floor"])
+    head = Head(
+        run, runs, int(fields[b"node"]), last, floor, int(fields[b"arrival"]), keys, producers,
+        filters,
+    )  # fmt: skip
+    stored = Stored(
+        floor=floor,
+        swept=int(fields[b"swept"]),
+        runs=_layouts(session, f"{prefix}:runs"),
+        unfinished=_layouts(session, f"{prefix}:unfinished"),
+        newest=session.ask("LRANGE", f"{prefix}:newest", 0, -1),
+    )
+    marks = session.ask("LRANGE", f"{prefix}:marks", -1, -1)
+    next_mark = int(marks[0].split()[0]) + mark_us if marks else 0
+    opened = Opened(address.name, run, (each for each, _ in runs[:-1]), last)
+    return Opening(head, opened, stored, next_mark)
+
+
+def _hash(session: link.Session, name: str) -> _Fields:
+    flat: list[bytes] | dict[bytes, bytes] = session.ask("HGETALL", name)
+    if isinstance(flat, dict):
+        return flat
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _layouts(session: link.Session, name: str) -> dict[int, Any]:
+    found = _hash(session, name)
+    return {int(number): unpack_layout(int(number), text) for number, text in found.items()}
+
+
+# ---------------------------------------------------------------- rows beside events
+
+
+def pack_others(batch: Batch) -> list[bytes]:
+    """What a batch writes beside events, as the script wants it: b"" for nothing."""
+    producers: list[bytes] = []
+    for each in batch.producers:
+        producers += (each.id, wire.pack(list(each[1:])))
+    filters: list[bytes] = []
+    for named in batch.filters:
+        filters += (named.name, wire.pack(list(named[1:])))
+    gone = (list(batch.forgotten_producers), list(batch.forgotten_filters))
+    return [wire.pack(each, raw=True) if each else b"" for each in (producers, filters, *gone)]
+
+
+def _producer(id: bytes, row: bytes) -> Producer:
+    return _unpacked(lambda: Producer(id, *wire.unpack(row)))
+
+
+def _registration(name: bytes, row: bytes) -> Registration:
+    return _unpacked(lambda: Registration(name, *wire.unpack(row)))
+
+
+def _unpacked(make: Callable[[], _Row]) -> _Row:
+    try:
+        return make()
+    except (ValueError, TypeError) as error:
+        raise BackendCorrupt("a row of a producer or a filter cannot be read") from error
