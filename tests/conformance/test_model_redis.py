@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -46,7 +46,7 @@ SMALL: dict[Any, dict[str, Any]] = {
 class TestRedis(BackendModel):
     checked = CheckedRedis
     share = 0.5
-    small: dict[Any, dict[str, Any]] = {}
+    small: ClassVar[dict[Any, dict[str, Any]]] = {}
 
     @pytest.fixture(autouse=True)
     def server(self, redis: Redis) -> None:
