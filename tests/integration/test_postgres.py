@@ -142,7 +142,7 @@ def test_rows_that_were_trimmed_are_freed(
     person.execute("SELECT count(*) FROM stream")
     assert not backend.tidy()  # somebody reads, and may read on
     person.execute("ROLLBACK")
-    until(lambda: not backend.tidy() and backend._swept == 25)
+    until(lambda: not backend.tidy() and backend._sweeper.swept == 25)
     rows = person.execute("SELECT count(*), min(id) FROM events").fetchone()
     assert rows == (20, 26)
     tables = person.execute(
@@ -156,7 +156,7 @@ def test_rows_that_were_trimmed_are_freed(
     backend.open(None)
     check(backend, 45, 25)
     assert backend.trim(45) == 20
-    until(lambda: not backend.tidy() and backend._swept == 45)
+    until(lambda: not backend.tidy() and backend._sweeper.swept == 45)
     assert person.execute("SELECT count(*) FROM events").fetchone() == (0,)
     backend.close()
     assert backend.open(None).id == 45
@@ -605,6 +605,7 @@ def test_what_is_wrong_is_found(backend: Small, person: Any) -> None:
 def test_an_index_is_made_anew(backend: Small, person: Any) -> None:
     for _ in range(5):
         add(backend, 9)
+    assert backend.settle(10)
     backend.trim(14)
     assert backend.settle(10)
     backend.close()

@@ -13,6 +13,7 @@ from zstream.backends.base import (
     DEFAULT_KEYS,
     Backend,
     Batch,
+    Durability,
     Head,
     Page,
     Producer,
@@ -23,18 +24,17 @@ from zstream.backends.base import (
     check_batch,
 )  # fmt: skip
 from zstream.backends.mysql_errors import is_lost, translated
+from zstream.backends.mysql_probe import PROMISES, Probe, durability_of, weak
 from zstream.backends.mysql_read import Reader
 from zstream.backends.mysql_search import Limits
 from zstream.backends.mysql_upkeep import MySQLUpkeep
 from zstream.backends.mysql_writer import Writer
+from zstream.backends.wires import Wires
 from zstream.errors import BackendConflict, BackendUnavailable, StoreLocked
 from zstream.limits import MAX_INTEGER
 
 _Answer = TypeVar("_Answer")
 _log = logging.getLogger(__name__)
-
-#: What the server's durability hangs on.
-_PROMISES = ("innodb_flush_log_at_trx_commit", "innodb_doublewrite", "sync_binlog", "log_bin")
 
 
 class MySQLBackend(MySQLUpkeep, Backend):
@@ -60,6 +60,8 @@ class MySQLBackend(MySQLUpkeep, Backend):
         self._idle: list[Reader] = []
         self._keys: tuple[str, ...] = ()
         self._promises: dict[str, str] = {}
+        self._wires = Wires()
+        self._probe = Probe(self._address)
         self._lists = 0
         self._next_mark = 0
         self._floor = 0
@@ -72,7 +74,7 @@ class MySQLBackend(MySQLUpkeep, Backend):
         wanted = None if keys is None else keys_.check_keys(keys)
         if self._writer is not None:
             raise StoreLocked(f"{self.name} is open already")
-        self._writer = writer = Writer(self._address, self.LOCK_S, self.TIMEOUT_S)
+        self._writer = writer = Writer(self._address, self.LOCK_S, self.TIMEOUT_S, self._wires)
         try:
             with translated(self.name):
                 db = writer.connect()
@@ -93,6 +95,7 @@ class MySQLBackend(MySQLUpkeep, Backend):
         node, last, floor, arrival, self._lists = db.row(
             "SELECT node, last, floor, arrival, lists FROM head FOR UPDATE"
         )
+        writer.last = last
         writer.run = run = random.SystemRandom().randint(1, MAX_INTEGER)
         db.run(f"INSERT INTO runs (run, began_after) VALUES ({run}, {last})")
         db.run(f"UPDATE head SET run = {run}")
@@ -111,21 +114,9 @@ class MySQLBackend(MySQLUpkeep, Backend):
         return Head(run, runs, node, last, floor, arrival, self._keys, known, named)
 
     def _look_at_promises(self, db: link.Session) -> None:
-        self._promises = db.variables(_PROMISES)
-        for why in self._weak():
+        self._promises = db.variables(PROMISES)
+        for why in weak(self._promises):
             _log.warning("%s: what is confirmed may be lost with the power: %s", self.name, why)
-
-    def _weak(self) -> list[str]:
-        """What the server does not promise."""
-        flush = self._promises.get("innodb_flush_log_at_trx_commit", "1")
-        found = [] if flush == "1" else [f"innodb_flush_log_at_trx_commit is {flush}, not 1"]
-        if self._promises.get("innodb_doublewrite", "ON") == "OFF":
-            found.append("innodb_doublewrite is OFF")
-        # With a binary log, recovery rolls back what is not in it.
-        synced = self._promises.get("sync_binlog", "1")
-        if self._promises.get("log_bin") == "ON" and synced != "1":
-            found.append(f"log_bin is ON and sync_binlog is {synced}, not 1")
-        return found
 
     def close(self) -> None:
         """Close it; see the base class."""
@@ -133,6 +124,7 @@ class MySQLBackend(MySQLUpkeep, Backend):
         if writer is not None:
             writer.close()
         self._close_idle()
+        self._probe.close()
 
     def _close_idle(self) -> None:
         while self._idle:
@@ -142,6 +134,22 @@ class MySQLBackend(MySQLUpkeep, Backend):
         if self._writer is None:
             raise BackendUnavailable(f"{self.name} is not open")
         return self._writer
+
+    # ------------------------------------------------------------ how the server is
+
+    @property
+    def durability(self) -> Durability:
+        """What the server is set to; see the base class."""
+        return durability_of(self._promises)
+
+    def probe(self) -> None:
+        """Ask the server, over a session of its own; see the base class."""
+        with translated(self.name):
+            self._promises |= self._probe.ask(self._promises)
+
+    def interrupt(self) -> None:
+        """Cut all other sessions; see the base class."""
+        self._wires.cut()
 
     # ------------------------------------------------------------ writing
 
@@ -154,7 +162,7 @@ class MySQLBackend(MySQLUpkeep, Backend):
         for key in {entry[0] for entry in entries}:
             self._lists |= 1 << key  # readers look there from now on
         with translated(self.name), writer.transaction() as db:
-            self._move_head(db, batch, writer.run)
+            self._move_head(db, batch, writer)
             for statement in rows.inserts(batch):
                 db.run(statement)
             for statement in rows.list_inserts(entries):
@@ -163,20 +171,21 @@ class MySQLBackend(MySQLUpkeep, Backend):
                 db.run(statement)
             if mark:
                 db.run(f"INSERT IGNORE INTO marks VALUES ({batch.arrival}, {batch.first - 1})")
+        writer.last = batch.first + len(batch.ts) - 1
         if mark:
             self._next_mark = batch.arrival + self.MARK_US
 
-    def _move_head(self, db: link.Session, batch: Batch, run: int) -> None:
+    def _move_head(self, db: link.Session, batch: Batch, writer: Writer) -> None:
         last = batch.first + len(batch.ts) - 1
         moved = db.run(
             f"UPDATE head SET last = {last}, arrival = GREATEST(arrival, {batch.arrival}),"
-            f" lists = lists | {self._lists} WHERE run = {run} AND last = {batch.first - 1}"
+            f" lists = lists | {self._lists}"
+            f" WHERE run = {writer.run} AND last = {batch.first - 1}"
         )
         if moved != 1:
-            newest, found = db.row("SELECT run, last FROM head")
+            found = writer.check(db)
             raise BackendConflict(
                 f"{self.name}: the batch begins with {batch.first}, but the last id is {found}"
-                + ("" if run == newest else ", and another daemon has the store")
             )
 
     def trim(self, floor: int) -> int:
@@ -211,11 +220,11 @@ class MySQLBackend(MySQLUpkeep, Backend):
     def _read(self, ask: Callable[[Reader], _Answer]) -> _Answer:
         self._opened()
         while True:
-            try:
-                reader, idle = self._idle.pop(), True
-            except IndexError:
+            cuts = self._wires.cuts
+            reader, idle = self._idle_reader(), True
+            if reader is None:
                 with translated(self.name):
-                    session = link.Session(self._address, self.TIMEOUT_S)
+                    session = link.Session(self._address, self.TIMEOUT_S, self._wires)
                 reader, idle = Reader(session, self.LIMITS), False
             try:
                 with translated(self.name):
@@ -224,14 +233,25 @@ class MySQLBackend(MySQLUpkeep, Backend):
                 reader.session.close()
                 # A session that has waited here may have been closed by the server long ago, and
                 # so may the others.
-                if idle and isinstance(error, BackendUnavailable) and is_lost(error):
-                    self._close_idle()
-                    continue
-                raise
+                lost = isinstance(error, BackendUnavailable) and is_lost(error)
+                if not lost or not idle or self._wires.cuts != cuts:
+                    raise
+                self._close_idle()
+                continue
             self._idle.append(reader)
             if self._writer is None:  # closed meanwhile
                 self._close_idle()
             return answer
+
+    def _idle_reader(self) -> Reader | None:
+        while True:
+            try:
+                reader = self._idle.pop()
+            except IndexError:
+                return None
+            if not reader.session.is_cut:
+                return reader
+            reader.session.close()
 
     def last_id(self) -> int:
         """The last id; see the base class."""
@@ -268,5 +288,6 @@ class MySQLBackend(MySQLUpkeep, Backend):
             "SELECT SUM(DATA_LENGTH + INDEX_LENGTH) FROM information_schema.TABLES"
             " WHERE TABLE_SCHEMA = DATABASE() AND TABLE_COMMENT = 'zstream'"
         )[0]
-        more = {"server": reader.session.server, **self._promises, "durable": not self._weak()}
+        known = self._promises
+        more = {"server": reader.session.server, **known, "durable": not weak(known)}
         return Stats(last - floor, None if size is None else int(size), more)

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -12,15 +13,18 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pymysql
 from pymysql.constants import CLIENT
 
+from zstream.backends.wires import Wire, Wires
 from zstream.errors import BackendUnavailable, ConfigError, StoreLocked, TooLarge
 
 _SCHEMES: Final = ("mysql", "mariadb")
 _HINT: Final = "write mysql://user:password@host/database, and ?unix_socket=/path for a local one"
 _TLS: Final = ("ssl_ca", "ssl_cert", "ssl_key")
-#: How long to wait for a connection, in seconds.
-_CONNECT_S: Final = 5.0
+#: How long to wait for a connection, and for each of its first answers, in seconds.
+CONNECT_S: Final = 2.0
 #: How long to wait for somebody else's transaction, in seconds.
 _LOCK_WAIT_S: Final = 5
+#: How long a session that is ended may take for it, in seconds.
+_END_S: Final = 1
 #: A packet that the server must take: the largest event twice, because its escaped text may be
 #: as long, and a row around it.
 LEAST_PACKET: Final = 4 << 20
@@ -91,6 +95,30 @@ def address_of(url: str) -> Address:
     return Address(f"{parts.scheme}://{user}@{where}{parts.path}{socket}", options)
 
 
+def driver(
+    address: Address, timeout_s: float, kind: type[pymysql.Connection] = pymysql.Connection
+) -> pymysql.Connection:
+    """What the driver makes of an address; it is not connected yet.
+
+    Args:
+        address: Where to.
+        timeout_s: How long to wait for an answer, in seconds.
+        kind: The class of it.
+    """
+    made = kind(
+        **address.options,
+        charset="utf8mb4",
+        autocommit=True,
+        client_flag=CLIENT.FOUND_ROWS,
+        read_timeout=timeout_s,
+        write_timeout=timeout_s,
+        defer_connect=True,
+    )
+    # Over TLS or to a local socket a password may go as it is.
+    made._secure = "unix_socket" in address.options
+    return made
+
+
 class Session:
     """One connection, set up; used by one thread at a time.
 
@@ -103,28 +131,24 @@ class Session:
 
     lock = ""
     packet = LEAST_PACKET
+    _wire: Wire | None = None
 
-    def __init__(self, address: Address, timeout_s: float | None) -> None:
+    def __init__(
+        self, address: Address, timeout_s: float | None, wires: Wires | None = None
+    ) -> None:
         """Connect.
 
         Args:
             address: Where to.
             timeout_s: How long to wait for an answer, in seconds; None for ever.
+            wires: Where to note the connection, so that it can be cut.
         """
-        self._db = pymysql.connect(
-            **address.options,
-            charset="utf8mb4",
-            autocommit=True,
-            client_flag=CLIENT.FOUND_ROWS,
-            read_timeout=timeout_s,
-            write_timeout=timeout_s,
-            defer_connect=True,
-        )
+        self._db = driver(address, CONNECT_S)
         try:
-            local = address.options.get("unix_socket")
-            # Over TLS or to a local socket a password may go as it is.
-            self._db._secure = local is not None
-            self._db.connect(_connected(local, address.options))
+            made = connected(address, CONNECT_S)
+            if wires is not None:
+                self._wire = wires.add(made.fileno())
+            self._db.connect(made)
             for statement in _SETUP:
                 self.run(statement)
             version, self.id, self.packet = self.row(
@@ -133,10 +157,20 @@ class Session:
             kind = "MariaDB" if b"mariadb" in version.lower() else "MySQL"
             if kind == "MySQL":  # else sizes of tables are those of yesterday
                 self.run("SET SESSION information_schema_stats_expiry = 0")
+            self.wait_for(timeout_s)
         except BaseException:
             self.close()
             raise
         self.server = f"{kind} {version.decode(errors='replace').partition('-')[0]}"
+
+    def wait_for(self, timeout_s: float | None) -> None:
+        """How long to wait for an answer from now on, in seconds; None for ever."""
+        self._db._read_timeout = self._db._write_timeout = timeout_s
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was cut on purpose."""
+        return self._wire is not None and self._wire.is_cut
 
     def run(self, sql: str | bytes) -> int:
         """Execute a statement; return how many rows it touched or found."""
@@ -168,6 +202,8 @@ class Session:
         """Close it, whatever state it is in; a second time does nothing."""
         if self._db.open:
             self._db.close()
+        if self._wire is not None:
+            self._wire.close()
 
     def variables(self, names: tuple[str, ...]) -> dict[str, str]:
         """The server's own settings of these names, as far as it has them."""
@@ -176,16 +212,17 @@ class Session:
         return {name.decode(): value.decode() for name, value in rows}
 
 
-def _connected(local: str | None, options: dict[str, Any]) -> socket.socket:
+def connected(address: Address, timeout_s: float) -> socket.socket:
     """A connected socket: the driver's own way leaves one behind where nobody listens."""
+    local, options = address.options.get("unix_socket"), address.options
     if local is None:
-        made = socket.create_connection((options["host"], options["port"]), _CONNECT_S)
+        made = socket.create_connection((options["host"], options["port"]), timeout_s)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return made
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        made.settimeout(_CONNECT_S)
+        made.settimeout(timeout_s)
         made.connect(local)
     except BaseException:
         made.close()
@@ -217,27 +254,27 @@ def _lock_name(session: Session) -> str:
     return f"zstream-{hashlib.sha256(text).hexdigest()[:32]}"
 
 
-def lock(session: Session, name: str, wait_s: int, predecessor: int | None = None) -> None:
+def lock(session: Session, name: str, wait_s: int, ours: Collection[int] = ()) -> None:
     """Keep other daemons away from the store until the session ends.
 
     Args:
         session: Whose lock it will be.
         name: The store, as it may be shown.
         wait_s: How long to wait for another one, in seconds.
-        predecessor: A session of this daemon that was lost, and may be alive on the server
-            with the lock and a commit under way: it is ended.
+        ours: Sessions of this daemon that were lost, and may be alive on the server with the
+            lock and a commit under way: they are ended.
 
     Raises:
         StoreLocked: Another one has it.
     """
     text = session.lock = _lock_name(session)
-    if session.row(f"SELECT GET_LOCK('{text}', {0 if predecessor else wait_s})")[0] == 1:
+    if session.row(f"SELECT GET_LOCK('{text}', {0 if ours else wait_s})")[0] == 1:
         return
     holder = session.row(f"SELECT IS_USED_LOCK('{text}')")[0]
-    if predecessor is not None and holder in (predecessor, None):
+    if ours and (holder is None or holder in ours):
         if holder is not None:
             kill(session, holder)
-        if session.row(f"SELECT GET_LOCK('{text}', {_LOCK_WAIT_S})")[0] == 1:
+        if session.row(f"SELECT GET_LOCK('{text}', {_END_S})")[0] == 1:
             return
         raise BackendUnavailable(f"{name}: the server has not ended the lost connection yet")
     raise StoreLocked(f"{name} is open in another daemon (the server's connection {holder})")
@@ -245,6 +282,7 @@ def lock(session: Session, name: str, wait_s: int, predecessor: int | None = Non
 
 def unlock(session: Session) -> None:
     """Let the next daemon in at once, and not when the server notices that the session ended."""
+    session.wait_for(CONNECT_S)
     with suppress(pymysql.err.Error, OSError):  # a session that is lost has lost its lock
         session.run(f"DO RELEASE_LOCK('{session.lock}')")
 

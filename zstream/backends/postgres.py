@@ -1,21 +1,17 @@
 """A store in PostgreSQL: durable on a server of its own, and open to anybody with ``psql``."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, TypeVar
 
-from psycopg import errors as pg
-
 from zstream import keys as keys_
-from zstream.backends import postgres_link as link
-from zstream.backends import postgres_parts as parts
 from zstream.backends import postgres_rows as rows_
 from zstream.backends import postgres_schema as schema
 from zstream.backends.base import (
     Backend,
     Batch,
+    Durability,
     Head,
     Page,
     Query,
@@ -27,17 +23,16 @@ from zstream.backends.index import Segment, View
 from zstream.backends.postgres_admin import PostgresAdmin
 from zstream.backends.postgres_errors import translated
 from zstream.backends.postgres_keeper import Keeper, Widths
+from zstream.backends.postgres_pool import Pool
+from zstream.backends.postgres_probe import PROMISES, Probe, durability_of, place_of
 from zstream.backends.postgres_read import MissingRows, Reader
 from zstream.backends.postgres_rows import Rows, Snapshot
+from zstream.backends.postgres_sweep import Sweeper
 from zstream.backends.postgres_write import Writer
+from zstream.backends.wires import Wires
 from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, StoreLocked
 
 T = TypeVar("T")
-
-#: How long what frees space waits for others, in milliseconds: no append comes meanwhile.
-_TIDY_MS = 20
-#: How long until it is tried again at the latest, in seconds.
-_TIDY_WAIT_S = 30.0
 
 
 class PostgresBackend(PostgresAdmin, Backend):
@@ -68,14 +63,15 @@ class PostgresBackend(PostgresAdmin, Backend):
         self._columns = ""
         self._keys: tuple[str, ...] = ()
         self._writer: Writer | None = None
-        self._pool: link.Pool | None = None
+        self._pool: Pool | None = None
         self._keeper: Keeper | None = None
         self._rows = Rows(Snapshot(View((Segment(1, 0),), 0, 0), (), ()), 0)
         self._writing = threading.Lock()
+        self._sweeper = Sweeper(self._rows, self.SWEEP_ROWS, self.RETRY_S)
         self._unsure = False
-        self._swept = 0
-        self._tidy_at = 0.0
-        self._tidy_wait_s = self.RETRY_S
+        self._wires = Wires()
+        self._probe = Probe(self._address)
+        self._settings: dict[str, str] = {}
 
     # ------------------------------------------------------------ opening and closing
 
@@ -92,7 +88,8 @@ class PostgresBackend(PostgresAdmin, Backend):
             raise
 
     def _open(self, wanted: tuple[str, ...] | None) -> Head:
-        self._writer = writer = Writer(self._address, self.LOCK_TIMEOUT_S)
+        self._writer = writer = Writer(self._address, self.LOCK_TIMEOUT_S, self._wires)
+        self._connected(writer)
         if not writer.lock(self.OPEN_TIMEOUT_S):
             raise StoreLocked(f"{self.name} is open in another daemon")
         self._keys = writer.create(wanted)
@@ -104,13 +101,13 @@ class PostgresBackend(PostgresAdmin, Backend):
         now = self._rows.snapshot
         if now.parts:
             widths.start_from(now.parts[-1].last - now.parts[-1].first + 1)
-        self._swept = 0
+        self._sweeper = Sweeper(self._rows, self.SWEEP_ROWS, self.RETRY_S)
         self._unsure = False
-        self._pool = link.Pool(self._address, self.LOCK_TIMEOUT_S)
+        self._pool = Pool(self._address, self.LOCK_TIMEOUT_S, self._wires)
         self._widths = widths
         self._keeper = Keeper(
             self._address, self._rows, count, widths,
-            lock_timeout_s=self.CHANGE_TIMEOUT_S, retry_s=self.RETRY_S,
+            lock_timeout_s=self.CHANGE_TIMEOUT_S, retry_s=self.RETRY_S, wires=self._wires,
         )  # fmt: skip
         self._keeper.start()
         return head
@@ -127,6 +124,27 @@ class PostgresBackend(PostgresAdmin, Backend):
                 pool.close()
             if writer is not None:
                 writer.close()
+            self._probe.close()
+
+    # ------------------------------------------------------------ how the server is
+
+    def _connected(self, writer: Writer) -> None:
+        self._settings = dict(writer.settings)
+        self._probe.prefer(place_of(writer.db))
+
+    @property
+    def durability(self) -> Durability:
+        """What the server is set to; see the base class."""
+        return durability_of(self._settings)
+
+    def probe(self) -> None:
+        """Ask the server, over a connection of its own; see the base class."""
+        with translated(self.name):
+            self._settings |= self._probe.ask()
+
+    def interrupt(self) -> None:
+        """Cut all other connections; see the base class."""
+        self._wires.cut()
 
     # ------------------------------------------------------------ writing
 
@@ -139,7 +157,12 @@ class PostgresBackend(PostgresAdmin, Backend):
                 raise BackendUnavailable(f"{self.name} is not open")
             if self._unsure or writer.lost:
                 head = self._rows.snapshot.view.head
-                last = writer.again(head) if writer.lost else writer.last()
+                if writer.lost:
+                    self._unsure = True
+                    last = writer.again(head)
+                    self._connected(writer)
+                else:
+                    last = writer.last()
                 rows_.load(writer.db, self._rows, len(self._keys), last)
                 self._unsure = False
             yield writer, keeper
@@ -173,9 +196,10 @@ class PostgresBackend(PostgresAdmin, Backend):
 
     def last_id(self) -> int:
         """The last id; see the base class."""
-        if self._writer is None:
+        writer = self._writer
+        if writer is None:
             raise BackendUnavailable(f"{self.name} is not open")
-        if self._unsure:
+        if self._unsure or writer.lost:
             with self._as_writer():
                 pass
         return self._rows.snapshot.view.head
@@ -192,34 +216,12 @@ class PostgresBackend(PostgresAdmin, Backend):
 
     def tidy(self, idle: bool = True) -> bool:
         """Drop a partition that was trimmed, delete some rows, or index what waits in memory."""
-        view = self._rows.snapshot.view
-        if self._swept < view.floor and time.monotonic() >= self._tidy_at:
+        if self._sweeper.is_due():
             with self._as_writer() as (writer, _):
-                try:
-                    self._tidy(writer.db, view.floor)
-                except pg.LockNotAvailable:
-                    # Somebody reads, which may take hours, or the partition is being sealed.
-                    self._tidy_at = time.monotonic() + self._tidy_wait_s
-                    self._tidy_wait_s = min(2 * self._tidy_wait_s, _TIDY_WAIT_S)
-                else:
-                    self._tidy_wait_s = self.RETRY_S
+                if self._sweeper.step(writer.db):
                     return True
+        view = self._rows.snapshot.view
         return idle and any(segment.settle(1) for segment in view.segments)
-
-    def _tidy(self, db: link.Connection, floor: int) -> None:
-        now = self._rows.snapshot
-        for part in now.all_parts():
-            if part.last <= floor:
-                parts.drop(db, part, _TIDY_MS)
-                self._rows.drop(part)
-                return
-            if part.first <= floor:
-                start = max(self._swept, part.first - 1)
-                upto = min(start + self.SWEEP_ROWS, floor)
-                parts.sweep(db, part.first, now.several(part), upto, _TIDY_MS)
-                self._swept = upto
-                return
-        self._swept = floor
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until every partition that is full is sealed; return whether that is so.
@@ -239,7 +241,7 @@ class PostgresBackend(PostgresAdmin, Backend):
         if pool is None:
             raise BackendUnavailable(f"{self.name} is not open")
         while True:
-            snapshot, idle = self._rows.snapshot, pool.idle
+            snapshot, idle, cuts = self._rows.snapshot, pool.idle, self._wires.cuts
             try:
                 with translated(self.name), pool.connection() as db:
                     return read(Reader(db, snapshot, self.BUDGET))
@@ -250,7 +252,7 @@ class PostgresBackend(PostgresAdmin, Backend):
                 ):
                     raise BackendCorrupt(f"{self.name}: {error}") from error
             except BackendUnavailable:
-                if not idle:
+                if not idle or self._wires.cuts != cuts:
                     raise
                 pool.forget()  # the server may have closed those that nobody used
 
@@ -286,6 +288,5 @@ class PostgresBackend(PostgresAdmin, Backend):
         }
         if keeper is not None and keeper.failure is not None:
             more["waiting"] = keeper.failure
-        if writer is not None:
-            more |= writer.settings
+        more |= {name: "off" for name in PROMISES if self._settings.get(name) == "off"}
         return Stats(view.head - view.floor, size, more)

@@ -13,6 +13,7 @@ import psycopg
 from zstream.backends import postgres_link as link
 from zstream.backends import postgres_parts as parts
 from zstream.backends.postgres_rows import Rows
+from zstream.backends.wires import Wires
 from zstream.errors import BackendError
 
 _log = logging.getLogger("zstream.backends.postgres")
@@ -63,6 +64,7 @@ class Keeper(threading.Thread):
         widths: How large partitions are to be.
         lock_timeout_s: How long a statement waits for somebody else's transaction, in seconds.
         retry_s: How long to wait after a failure, in seconds.
+        wires: Where its connection is noted, so that it can be cut.
 
     Attributes:
         failure: Why the last try failed, or None.
@@ -70,17 +72,18 @@ class Keeper(threading.Thread):
 
     def __init__(
         self, address: link.Address, rows: Rows, keys: int, widths: Widths,
-        *, lock_timeout_s: float, retry_s: float,
+        *, lock_timeout_s: float, retry_s: float, wires: Wires,
     ) -> None:  # fmt: skip
         super().__init__(name="zstream-postgres-keeper", daemon=True)
         self._address, self._rows, self._keys, self._widths = address, rows, keys, widths
-        self._lock_timeout_s, self._retry_s = lock_timeout_s, retry_s
+        self._lock_timeout_s, self._retry_s, self._wires = lock_timeout_s, retry_s, wires
         self._attaching = threading.Lock()
         self._wanted = threading.Event()
         self._wanted.set()
         self._stepped = threading.Condition()
         self._ending = threading.Event()
         self._db: link.Connection | None = None
+        self._before: tuple[int, str] | None = None
         self.failure: str | None = None
 
     def wake(self) -> None:
@@ -117,7 +120,7 @@ class Keeper(threading.Thread):
         self._wanted.set()
         while self.is_alive():
             db = self._db
-            if db is not None:
+            if db is not None and not link.was_cut(db):  # else nobody would hear of it
                 with suppress(psycopg.Error):  # it was about to end by itself
                     db.cancel()
             self.join(0.1)
@@ -160,9 +163,14 @@ class Keeper(threading.Thread):
             db.close()
 
     def _connection(self) -> link.Connection:
+        if self._db is not None and link.broken(self._db):
+            self._disconnect()
         if self._db is None:
-            self._db = link.connect(self._address, self._lock_timeout_s)
-            self._db.execute(parts.SETTINGS)
+            self._db = db = link.connect(self._address, self._lock_timeout_s, self._wires)
+            db.execute(parts.SETTINGS)
+            before, self._before = self._before, link.identity(db)
+            if before is not None:  # it may live on at the server, with its locks
+                link.end(db, [before])
         return self._db
 
     def _step(self) -> bool:

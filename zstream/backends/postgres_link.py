@@ -1,20 +1,16 @@
 """The PostgreSQL store's place: its URL, its connections and its lock."""
 
 import hashlib
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
 from psycopg import conninfo, sql
 
-from zstream.errors import BackendUnavailable, ConfigError, StoreMismatch
-
-#: A connection whose rows are tuples.
-Connection = psycopg.Connection[tuple[Any, ...]]
+from zstream.backends.wires import Wire, Wires
+from zstream.errors import ConfigError, StoreMismatch
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _DEFAULT_SCHEMA: Final = "zstream"
@@ -25,7 +21,7 @@ _OLDEST: Final = 12_00_00
 #: libpq's parameters, where the URL has none: a server that has vanished is noticed.
 _DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "zstreamd",
-    "connect_timeout": 10,
+    "connect_timeout": 2,
     "keepalives_idle": 60,
     "tcp_user_timeout": 30_000,
 }
@@ -92,17 +88,32 @@ def _shown(known: dict[str, Any], schema: str) -> str:
     return f"postgresql://{user}{at}{port}/{quote(str(known.get('dbname', '')))}{asked}"
 
 
-def connect(address: Address, lock_timeout_s: float) -> Connection:
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose rows are tuples, and that another thread may cut."""
+
+    wire: Wire | None = None
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        super().close()
+        if self.wire is not None:
+            self.wire.close()
+
+
+def connect(address: Address, lock_timeout_s: float, wires: Wires | None = None) -> Connection:
     """Connect, with the store's schema as the one that names are looked up in.
 
     Args:
         address: The place.
         lock_timeout_s: How long a statement waits for somebody else's transaction, in seconds.
+        wires: Where to note the connection, so that it can be cut.
     """
-    db = psycopg.connect(
+    db = Connection.connect(
         address.conninfo, autocommit=True, prepare_threshold=_NEVER, client_encoding="utf8"
     )
     try:
+        if wires is not None:
+            db.wire = wires.add(db.fileno())
         if db.info.server_version < _OLDEST:
             raise StoreMismatch(f"{address.name}: zstream needs PostgreSQL 12 or newer")
         wait = max(round(lock_timeout_s * 1000), 1)
@@ -121,15 +132,19 @@ def connect(address: Address, lock_timeout_s: float) -> Connection:
     return db
 
 
-def connect_reader(address: Address, lock_timeout_s: float) -> Connection:
+def connect_reader(address: Address, lock_timeout_s: float, wires: Wires) -> Connection:
     """A connection that reads only, by the plans that the statements were written for."""
-    db = connect(address, lock_timeout_s)
+    db = connect(address, lock_timeout_s, wires)
     db.prepared_max = _PREPARED
-    db.execute(
-        "SET default_transaction_read_only = on; SET enable_seqscan = off;"
-        " SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0;"
-        " SET plan_cache_mode = force_generic_plan"
-    )
+    try:
+        db.execute(
+            "SET default_transaction_read_only = on; SET enable_seqscan = off;"
+            " SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0;"
+            " SET plan_cache_mode = force_generic_plan"
+        )
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
@@ -177,52 +192,28 @@ def lock(db: Connection, address: Address, timeout_s: float = 0.0) -> bool:
 
 def broken(db: Connection) -> bool:
     """Whether a connection is of no more use."""
-    return db.closed or db.pgconn.status != psycopg.pq.ConnStatus.OK
+    return db.closed or was_cut(db) or db.pgconn.status != psycopg.pq.ConnStatus.OK
 
 
-class Pool:
-    """Connections that read: as many as there are readers at once, kept for the next ones."""
+def was_cut(db: Connection) -> bool:
+    """Whether a connection was cut on purpose."""
+    return db.wire is not None and db.wire.is_cut
 
-    def __init__(self, address: Address, lock_timeout_s: float) -> None:
-        """Remember the place; nothing is connected yet."""
-        self._address = address
-        self._lock_timeout_s = lock_timeout_s
-        self._idle: list[Connection] = []
-        self._closed = False
-        self._lock = threading.Lock()
 
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Lend one. One that an error came out of is not lent again."""
-        if self._closed:
-            raise BackendUnavailable(f"{self._address.name} is not open")
-        try:
-            db = self._idle.pop()
-        except IndexError:
-            db = connect_reader(self._address, self._lock_timeout_s)
-        try:
-            yield db
-        except BaseException:
-            db.close()
-            raise
-        with self._lock:
-            if not self._closed:
-                self._idle.append(db)
-                return
-        db.close()
+def identity(db: Connection) -> tuple[int, str]:
+    """What the server knows a connection by, and no other one, not even after a restart."""
+    row = db.execute(
+        "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+    ).fetchone()
+    assert row is not None  # everybody sees what is his own
+    return int(row[0]), str(row[1])
 
-    @property
-    def idle(self) -> bool:
-        """Whether the next one may have been closed by the server meanwhile."""
-        return bool(self._idle)
 
-    def forget(self) -> None:
-        """Close those that nobody uses: the server may have closed them."""
-        while self._idle:
-            self._idle.pop().close()
-
-    def close(self) -> None:
-        """Lend no more."""
-        with self._lock:
-            self._closed = True
-        self.forget()
+def end(db: Connection, others: Iterable[tuple[int, str]]) -> None:
+    """Have the server end connections of ours that were lost, and may live on there."""
+    for pid, started in others:
+        db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid = %s AND backend_start = %s::timestamptz",
+            (pid, started),
+        )

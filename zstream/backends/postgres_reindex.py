@@ -16,6 +16,7 @@ from zstream.backends.postgres_find import integers
 from zstream.backends.postgres_schema import add_filters
 from zstream.backends.postgres_write import Writer
 from zstream.backends.upkeep import Extract, Progress
+from zstream.backends.wires import Wires
 from zstream.errors import BackendCorrupt, StoreMismatch
 
 #: Events of one batch, and bytes of their bodies.
@@ -89,7 +90,7 @@ def _begin(
 ) -> None:
     """Make the new store, unless an earlier try did, to begin above the floor."""
     runs = [str(run) for (run,) in db.execute("SELECT run FROM runs ORDER BY n").fetchall()]
-    writer = Writer(new, 0.0)
+    writer = Writer(new, 0.0, Wires())
     try:
         try:
             writer.create(keys)

@@ -15,9 +15,12 @@ from zstream.backends.base import DEFAULT_KEYS, Batch, Head, Producer, Registrat
 from zstream.backends.postgres_copy import packed
 from zstream.backends.postgres_few import FEW_ROWS, statement
 from zstream.backends.postgres_parts import Part
-from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable
+from zstream.backends.wires import Wires
+from zstream.errors import BackendConflict, BackendCorrupt, BackendUnavailable, StoreRewound
 from zstream.limits import MAX_INTEGER
 
+#: How long a connection that is ended may take for it, in seconds.
+_END_S: Final = 1.0
 #: Marks of arrival are so far apart, in microseconds.
 _MARK_US: Final = 1_000_000
 
@@ -27,27 +30,35 @@ class Writer:
 
     Attributes:
         lost: Whether the connection is of no more use; what it did last may be committed or not.
-        settings: What the server says of its durability, as far as that is not as it should be.
+        settings: What the server says that its durability hangs on.
     """
 
-    def __init__(self, address: link.Address, lock_timeout_s: float) -> None:
+    def __init__(self, address: link.Address, lock_timeout_s: float, wires: Wires) -> None:
         """Connect; nothing is locked yet."""
-        self._address = address
+        self._address, self._wires = address, wires
         self._lock_timeout_s = lock_timeout_s
         self._next_mark = 0
         self._run = 0
+        self._ours: set[tuple[int, str]] = set()
         self._connect()
 
     def _connect(self) -> None:
-        self.db = link.connect(self._address, self._lock_timeout_s)
-        found: dict[str, str] = dict(self.db.execute(
-            "SELECT name, setting FROM pg_settings"
-            " WHERE name IN ('synchronous_commit', 'fsync', 'full_page_writes')"
-        ).fetchall())  # fmt: skip
-        if found["synchronous_commit"] == "off":
-            self.db.execute("SET synchronous_commit = on")
-            found["synchronous_commit"] = "on"
-        self.settings = {name: "off" for name, setting in found.items() if setting == "off"}
+        self.db = link.connect(self._address, self._lock_timeout_s, self._wires)
+        try:
+            # Before it can have the lock: it may be lost, and live on at the server.
+            self._mine = link.identity(self.db)
+            self._ours.add(self._mine)
+            found: dict[str, str] = dict(self.db.execute(
+                "SELECT name, setting FROM pg_settings"
+                " WHERE name IN ('synchronous_commit', 'fsync', 'full_page_writes')"
+            ).fetchall())  # fmt: skip
+            if found["synchronous_commit"] == "off":
+                self.db.execute("SET synchronous_commit = on")
+                found["synchronous_commit"] = "on"
+        except BaseException:
+            self.db.close()
+            raise
+        self.settings = found
 
     @property
     def lost(self) -> bool:
@@ -108,21 +119,38 @@ class Writer:
 
         Raises:
             BackendConflict: Another daemon has opened the store meanwhile.
+            StoreRewound: It has less than is known to be stored.
             BackendUnavailable: The lock cannot be had yet.
         """
-        name = self._address.name
         self.db.close()
         self._connect()
-        run, last = _row(
-            self.db, "SELECT (SELECT run FROM runs ORDER BY n DESC LIMIT 1), last FROM head"
-        )
-        if run != self._run or last < head:
-            self.db.close()
-            raise BackendConflict(f"{name}: another daemon has opened it meanwhile")
-        if not self.lock():
+        try:
+            self._check(head)
+            # Where nothing told the server that the connection was lost, it lives on there, with
+            # the lock, and may still commit. Who has the lock knows that it has ended.
+            link.end(self.db, self._ours - {self._mine})
+            if not self.lock(_END_S):
+                name = self._address.name
+                raise BackendUnavailable(f"{name}: the connection that was lost still has its lock")
+            self._ours = {self._mine}
+            return self._check(head)
+        except BaseException:
             self.db.close()  # the next try connects anew
-            raise BackendUnavailable(f"{name}: the connection that was lost still holds its lock")
-        return self.last()
+            raise
+
+    def _check(self, head: int) -> int:
+        """The last id that is stored, if the store is still ours."""
+        name = self._address.name
+        newest, known, last = _row(
+            self.db,
+            "SELECT (SELECT run FROM runs ORDER BY n DESC LIMIT 1),"
+            f" (SELECT count(*) FROM runs WHERE run = {self._run}), last FROM head",
+        )
+        if not known or (newest == self._run and last < head):
+            raise StoreRewound(f"{name} went back to an earlier state: its last id is {last}")
+        if newest != self._run:
+            raise BackendConflict(f"{name}: another daemon has opened it meanwhile")
+        return int(last)
 
     def last(self) -> int:
         """The last id that is stored."""
@@ -182,9 +210,9 @@ class Writer:
         return sum(len(rows) for _, rows in buffers)
 
     def _conflict(self, batch: Batch) -> BackendConflict:
+        last = self._check(batch.first - 1)
         return BackendConflict(
-            f"{self._address.name}: the batch begins with {batch.first}, but the last id is"
-            f" {self.last()}"
+            f"{self._address.name}: the batch begins with {batch.first}, but the last id is {last}"
         )
 
     def _undo(self) -> None:
