@@ -6,7 +6,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from zstream.backends import index_read, redis_look, redis_runs, redis_times, redis_walk
+from zstream.backends import (
+    index_read,
+    redis_look,
+    redis_runs,
+    redis_sealing,
+    redis_times,
+    redis_walk,
+)
 from zstream.backends.base import Backend
 from zstream.backends.redis import RedisBackend
 from zstream.backends.redis_keeper import Keeper
@@ -39,7 +46,8 @@ SMALL: dict[Any, dict[str, Any]] = {
     redis_walk: {"LOOKUPS": 2, "TRIED": 1},
     redis_runs: {"FEW": 1, "CHUNK": 2, "_BUCKET": 2, "_LONGEST": 1},
     redis_times: {"CHUNK": 2, "_KEPT": 3},
-    Keeper: {"STEP_BYTES": 20, "STEP_KEYS": 2, "IDLE_S": 0.002},
+    redis_sealing: {"STEP_BYTES": 20, "STEP_KEYS": 2},
+    Keeper: {"STEP_LISTS": 2, "IDLE_S": 0.002},
 }
 
 

@@ -82,6 +82,7 @@ class RedisBackend(Backend):
         self._open = OpenStore(
             self.name, writer, newest, readers, opening.next_mark, self.MARK_US, self.BUDGET
         )
+        newest.start()
         return head
 
     def close(self) -> None:

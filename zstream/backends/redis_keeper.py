@@ -5,16 +5,13 @@ so small that it does not hold up the server for longer than a few milliseconds.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from zstream import wire
-from zstream.backends import keeper, redis_lookups, redis_scripts
+from zstream.backends import keeper, redis_lookups, redis_scripts, redis_sealing
 from zstream.backends import redis_link as link
 from zstream.backends.index import Segment
-from zstream.backends.redis_runs import Layout, Pieces, describe, entries, numbers, pack_layout
+from zstream.backends.redis_runs import Layout
 from zstream.backends.redis_writer import Opened
 from zstream.errors import BackendError, BackendUnavailable
 
@@ -36,9 +33,8 @@ class Keeper(keeper.Keeper):
         timeout_s: How long an answer may take, in seconds.
     """
 
-    #: Bytes that are written at once, and keys or lists that are freed at once.
-    STEP_BYTES: ClassVar[int] = 64 << 10
-    STEP_KEYS: ClassVar[int] = 500
+    #: Lists of bodies that are freed at once.
+    STEP_LISTS: ClassVar[int] = 500
 
     def __init__(
         self, address: link.Address, opened: Opened, layouts: dict[int, Layout],
@@ -49,7 +45,9 @@ class Keeper(keeper.Keeper):
         self._address, self._opened, self._timeout_s = address, opened, timeout_s
         self._layouts, self._unfinished, self._swept = layouts, unfinished, swept
         self._sealed, self._batches, self._floor = sealed, batches, floor
-        self._left: dict[int, deque[str]] = {}
+        self._freeing = redis_sealing.Freeing(self._run, unfinished)
+        #: The run of the first segment that waits, if it is whole but not known to be listed.
+        self._written: Layout | None = None
         self._session: link.Session | None = None
 
     def close(self) -> None:
@@ -68,15 +66,14 @@ class Keeper(keeper.Keeper):
         if session is not None:
             session.close()
 
-    def _run(self, script: link.Script, *args: str | bytes | int) -> bytes | int | None:
+    def _run(self, script: link.Script, *args: Any) -> Any:
         if self._session is None:
             self._session = link.Session(self._address, self._timeout_s)
         try:
-            answer: bytes | int | None = self._opened.ask(self._session, script, *args)
+            return self._opened.ask(self._session, script, *args)
         except BackendError:
             self._forget_session()
             raise
-        return answer
 
     def _work(self) -> bool:
         if self._waiting:
@@ -87,7 +84,7 @@ class Keeper(keeper.Keeper):
             if layout.run.last <= floor:
                 self._retire(number, layout)
                 return True
-        return self._free() or self._sweep(floor)
+        return self._freeing.step() or self._sweep(floor)
 
     def _tell_failed(self, error: BackendError) -> None:
         # The daemon tells that the server is away, and that it is back.
@@ -102,53 +99,29 @@ class Keeper(keeper.Keeper):
     def _seal_next(self) -> None:
         segment, several = self._waiting[0]
         assert segment.last is not None
-        ordered = segment.sealed(segment.last)
-        for key in ordered.keys:
-            key.settle()
-        layout = describe(ordered, several)
-        number = self._run(redis_lookups.BEGIN_RUN, pack_layout(layout))
-        assert isinstance(number, int)
-        layout = layout._replace(run=layout.run._replace(number=number))
-        self._unfinished[number] = layout
-        for pieces in self._pieces(ordered, layout):
-            self._run(
-                redis_lookups.PUT, number,
-                wire.pack(pieces.hashes, raw=True), wire.pack(pieces.strings, raw=True),
-            )  # fmt: skip
-        self._run(redis_lookups.END_RUN, number, self._batches(segment))
-        del self._unfinished[number]
-        self._layouts[number] = layout
+        layout = self._written
+        if layout is None:
+            ordered = segment.sealed(segment.last)
+            layout = redis_sealing.begin(self._run, ordered, several)
+            self._unfinished[layout.run.number] = layout
+            redis_sealing.write(self._run, ordered, layout)
+            self._written = layout
+        # Whose answer is lost is said again, of the same run.
+        self._run(redis_lookups.END_RUN, layout.run.number, self._batches(segment))
+        self._written = None
+        del self._unfinished[layout.run.number]
+        self._layouts[layout.run.number] = layout
         self._sealed(segment, layout)
         self._done_with_first()
-
-    def _pieces(self, segment: Segment, layout: Layout) -> Iterator[Pieces]:
-        yield from numbers(segment)
-        for key in range(len(layout.buckets)):
-            yield from entries(segment, layout, key, self.STEP_BYTES)
 
     def _retire(self, number: int, layout: Layout) -> None:
         self._run(redis_lookups.RETIRE, number)
         self._unfinished[number] = layout
         del self._layouts[number]
 
-    def _free(self) -> bool:
-        """Free some keys of a run that nobody looks into."""
-        for number, layout in self._unfinished.items():
-            left = self._left.setdefault(number, deque(layout.pieces()))
-            names = list(islice(left, self.STEP_KEYS))
-            last = len(names) == len(left)
-            packed = wire.pack(names, raw=True)
-            self._run(redis_lookups.FREE, number, packed, int(last))
-            for _ in names:
-                left.popleft()
-            if last:
-                del self._unfinished[number], self._left[number]
-            return True
-        return False
-
     def _sweep(self, floor: int) -> bool:
         """Free some lists of bodies all of which were trimmed."""
-        end = min(floor // redis_scripts.BLOCK, self._swept + self.STEP_KEYS)
+        end = min(floor // redis_scripts.BLOCK, self._swept + self.STEP_LISTS)
         if end <= self._swept:
             return False
         self._run(redis_scripts.SWEEP, self._swept, end)

@@ -81,6 +81,9 @@ class Newest(newest.Newest):
                 f"{address.name}: of the newest events up to {opened.head} only those up to"
                 f" {self.view.head} can be indexed"
             )
+
+    def start(self) -> None:
+        """Have what is full sealed, and what was trimmed freed, from now on."""
         self._keeper.start()
 
     @property
