@@ -20,11 +20,12 @@ from zstream.backends.base import (
 )  # fmt: skip
 from zstream.backends.redis_open import open_store
 from zstream.backends.redis_store import OpenStore
+from zstream.backends.redis_upkeep import RedisUpkeep
 from zstream.backends.redis_writer import Lock, Writer
 from zstream.errors import BackendError, BackendUnavailable, StoreLocked
 
 
-class RedisBackend(Backend):
+class RedisBackend(RedisUpkeep, Backend):
     """The store; see `docs/backends.md`."""
 
     #: Rows, and bytes of what is kept to index them, that make a run.

@@ -145,3 +145,32 @@ for k, run in ipairs(runs) do
 end
 return reply
 """)
+
+#: Begin to make the index anew: what was made of another one is to be freed. ARGV also: for which
+#: keys.
+BEGIN_CHANGE: Final = checked("""
+if redis.call('HGET', P, 'change') == ARGV[3] then return end
+local made = redis.call('HGETALL', P .. ':changed')
+for i = 1, #made, 2 do redis.call('HSET', P .. ':unfinished', made[i], made[i + 1]) end
+redis.call('DEL', P .. ':changed')
+redis.call('HSET', P, 'change', ARGV[3])
+""")
+
+#: A run of the index to come is complete. ARGV also: its number.
+NOTE_CHANGED: Final = checked("""
+local about = redis.call('HGET', P .. ':unfinished', ARGV[3])
+if not about then return end
+redis.call('HSET', P .. ':changed', ARGV[3], about)
+redis.call('HDEL', P .. ':unfinished', ARGV[3])
+""")
+
+#: The index to come takes the place of the other one. ARGV also: the keys.
+END_CHANGE: Final = checked("""
+local runs, changed = P .. ':runs', P .. ':changed'
+local old = redis.call('HGETALL', runs)
+for i = 1, #old, 2 do redis.call('HSET', P .. ':unfinished', old[i], old[i + 1]) end
+redis.call('DEL', runs, P .. ':newest')
+if redis.call('EXISTS', changed) == 1 then redis.call('RENAME', changed, runs) end
+redis.call('HSET', P, 'keys', ARGV[3])
+redis.call('HDEL', P, 'change')
+""")

@@ -24,6 +24,8 @@ class Stored(NamedTuple):
         runs: The sealed runs.
         unfinished: Runs to be freed.
         newest: What of the batches that stand in no run is kept to index them, in their order.
+        change, changed: For which keys, as JSON, an index is being made; those of its runs that
+            are complete.
     """
 
     floor: int
@@ -31,6 +33,8 @@ class Stored(NamedTuple):
     runs: dict[int, Layout]
     unfinished: dict[int, Layout]
     newest: Sequence[bytes]
+    change: str
+    changed: dict[int, Layout]
 
 
 def pack_rows(batch: Batch) -> bytes:

@@ -2,8 +2,8 @@
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from zstream import wire
 from zstream.backends import redis_link as link
@@ -12,14 +12,13 @@ from zstream.backends.base import DEFAULT_KEYS, Batch, Head, Producer, Registrat
 from zstream.backends.redis_newest import Stored
 from zstream.backends.redis_runs import unpack_layout
 from zstream.backends.redis_writer import Lock, Opened
-from zstream.errors import BackendCorrupt, StoreMismatch
+from zstream.errors import BackendCorrupt, ConfigError, StoreMismatch
 from zstream.limits import MAX_INTEGER
 
 #: The form of the keys below the prefix; see `docs/backends.md`.
 SCHEMA: Final = 1
 
 _Fields = Mapping[bytes, bytes]
-_Row = TypeVar("_Row", Producer, Registration)
 
 
 class Opening(NamedTuple):
@@ -63,7 +62,7 @@ def open_store(
             )
         fresh = _fresh(DEFAULT_KEYS if keys is None else keys)
         if session.run(scripts.BEGIN, held, mine, run, wire.pack(fresh, raw=True)):
-            return _read(session, address, run, mark_us)
+            return read_store(session, address, run, mark_us)
 
 
 def _stored_keys(session: link.Session, address: link.Address) -> list[str] | None:
@@ -99,33 +98,72 @@ def _fresh(keys: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _read(session: link.Session, address: link.Address, run: int, mark_us: int) -> Opening:
-    prefix = address.prefix
-    fields = _hash(session, prefix)
+def take_store(
+    session: link.Session, address: link.Address, lock: Lock, life: str, patience_s: float
+) -> Opening:
+    """Take the lock of a store that exists, and read what it says of itself; no run begins.
+
+    Args:
+        session, address, lock, life, patience_s: As for `open_store`.
+
+    Raises:
+        ConfigError: There is no store.
+    """
+    mine = lock.of(session, life)
+    while True:
+        held = lock.await_free(session, address.prefix, life, patience_s)
+        if _stored_keys(session, address) is None:
+            raise ConfigError(f"there is no store at {address.name}")
+        if session.run(scripts.TAKE, held, mine):
+            run = int(session.ask("HGET", address.prefix, "run"))
+            return read_store(session, address, run, 0)
+
+
+def read_store(session: link.Session, address: link.Address, run: int, mark_us: int) -> Opening:
+    """Read what a store says of itself, by whoever has the lock.
+
+    Args:
+        session, address: Where.
+        run: The run that it is in.
+        mark_us: Marks of arrival are so far apart, in microseconds.
+    """
+    prefix, fields = address.prefix, _hash(session, address.prefix)
+    try:
+        head = _head(session, prefix, run, fields)
+        stored = Stored(
+            floor=head.floor,
+            swept=int(fields[b"swept"]),
+            runs=_layouts(session, f"{prefix}:runs"),
+            unfinished=_layouts(session, f"{prefix}:unfinished"),
+            newest=session.ask("LRANGE", f"{prefix}:newest", 0, -1),
+            change=fields.get(b"change", b"").decode(),
+            changed=_layouts(session, f"{prefix}:changed"),
+        )
+        marks = session.ask("LRANGE", f"{prefix}:marks", -1, -1)
+        next_mark = int(marks[0].split()[0]) + mark_us if marks else 0
+    except (KeyError, ValueError, TypeError) as error:
+        raise BackendCorrupt(f"{address.name}: it is not as zstream left it ({error!r})") from error
+    earlier = (each for each, _ in head.runs[:-1])
+    return Opening(head, Opened(address.name, run, earlier, head.id), stored, next_mark)
+
+
+def _head(session: link.Session, prefix: str, run: int, fields: _Fields) -> Head:
     begun = [line.split() for line in session.ask("LRANGE", f"{prefix}:openings", 0, -1)]
     last = int(fields[b"last"])
     ends = [int(began) for _, began in begun[1:]] + [last]
-    runs = tuple((int(each), end) for (each, _), end in zip(begun, ends, strict=True))
-    producers = {
-        id: _producer(id, row) for id, row in _hash(session, f"{prefix}:producers").items()
-    }
-    filters = {n: _registration(n, row) for n, row in _hash(session, f"{prefix}:filters").items()}
-    keys, floor = tuple(json.loads(fields[b"keys"])), int(fields[b"floor"])
-    head = Head(
-        run, runs, int(fields[b"node"]), last, floor, int(fields[b"arrival"]), keys, producers,
-        filters,
-    )  # fmt: skip
-    stored = Stored(
-        floor=floor,
-        swept=int(fields[b"swept"]),
-        runs=_layouts(session, f"{prefix}:runs"),
-        unfinished=_layouts(session, f"{prefix}:unfinished"),
-        newest=session.ask("LRANGE", f"{prefix}:newest", 0, -1),
+    producers = _hash(session, f"{prefix}:producers")
+    filters = _hash(session, f"{prefix}:filters")
+    return Head(
+        run=run,
+        runs=tuple((int(each), end) for (each, _), end in zip(begun, ends, strict=True)),
+        node=int(fields[b"node"]),
+        id=last,
+        floor=int(fields[b"floor"]),
+        arrival=int(fields[b"arrival"]),
+        keys=tuple(json.loads(fields[b"keys"])),
+        producers={id: Producer(id, *wire.unpack(row)) for id, row in producers.items()},
+        filters={name: Registration(name, *wire.unpack(row)) for name, row in filters.items()},
     )
-    marks = session.ask("LRANGE", f"{prefix}:marks", -1, -1)
-    next_mark = int(marks[0].split()[0]) + mark_us if marks else 0
-    opened = Opened(address.name, run, (each for each, _ in runs[:-1]), last)
-    return Opening(head, opened, stored, next_mark)
 
 
 def _hash(session: link.Session, name: str) -> _Fields:
@@ -153,18 +191,3 @@ def pack_others(batch: Batch) -> list[bytes]:
         filters += (named.name, wire.pack(list(named[1:])))
     gone = (list(batch.forgotten_producers), list(batch.forgotten_filters))
     return [wire.pack(each, raw=True) if each else b"" for each in (producers, filters, *gone)]
-
-
-def _producer(id: bytes, row: bytes) -> Producer:
-    return _unpacked(lambda: Producer(id, *wire.unpack(row)))
-
-
-def _registration(name: bytes, row: bytes) -> Registration:
-    return _unpacked(lambda: Registration(name, *wire.unpack(row)))
-
-
-def _unpacked(make: Callable[[], _Row]) -> _Row:
-    try:
-        return make()
-    except (ValueError, TypeError) as error:
-        raise BackendCorrupt("a row of a producer or a filter cannot be read") from error

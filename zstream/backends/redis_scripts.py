@@ -46,6 +46,13 @@ redis.call('RPUSH', P .. ':openings', ARGV[3] .. ' ' .. redis.call('HGET', P, 'l
 return 1
 """)
 
+#: Take the lock and begin no run. ARGV: as above, the lock as it was and as it is to be.
+TAKE: Final = Script("""
+if (redis.call('HGET', KEYS[1], 'lock') or '') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'lock', ARGV[2])
+return 1
+""")
+
 #: Take the lock again over another connection. ARGV also: its last word; its new text.
 RELOCK: Final = checked("""
 local held = redis.call('HGET', P, 'lock')
