@@ -1,12 +1,11 @@
 """The part of the conformance suite about reading."""
 
-import threading
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import pytest
 
 from zstream.backends.base import Position, Query
-from zstream.testing.conformance_store import Row, Store, after, only
+from zstream.testing.conformance_store import Row, Store, after, beside, only
 
 #: Texts that are easily taken for one another.
 _TEXTS = [
@@ -241,13 +240,12 @@ class ReadCases:
     def test_readers_beside_the_writer(self, store: Store) -> None:
         """They see whole batches in their order, each page one state of the store."""
         batches, size = 120, 5
-        errors: list[BaseException] = []
-        done = threading.Event()
 
-        def read() -> None:
+        def reader() -> Callable[[], None]:
             seen = 0
-            while not errors:
-                finished = done.is_set()
+
+            def read() -> None:
+                nonlocal seen
                 pages = store.pages(Query(only(kind="a"), limit=1_000))
                 head = pages[0].head
                 assert (head % size, head >= seen) == (0, True)
@@ -259,22 +257,10 @@ class ReadCases:
                 assert list(replay.ids) == list(range(seen + 1, replay.upto + 1))
                 assert store.count(only(user=("u", "v"))) >= head
                 seen = head
-                if finished:
-                    return
 
-        def run() -> None:
-            try:
-                read()
-            except BaseException as error:  # noqa: BLE001  # raised again below
-                errors.append(error)
+            return read
 
-        with ExitStack() as ends:
-            for _ in range(3):
-                thread = threading.Thread(target=run)
-                thread.start()
-                ends.callback(thread.join)
-            ends.callback(done.set)
+        with beside(reader, reader, reader):
             for batch in range(batches):
                 store.add(*((batch * size + n, "a", ("u", f"u{n}")) for n in range(size)))
-        assert not errors, errors[0]
         assert store.count() == batches * size

@@ -1,8 +1,10 @@
 """How the conformance suite speaks to a store: events as short tuples, walks as one call."""
 
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -134,17 +136,42 @@ def after(query: Query, page: Page) -> Query:
 def elsewhere(call: Callable[[], T]) -> T:
     """What a call returns or raises in a thread that lives only for it."""
     found: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(call())
-        except BaseException as error:  # noqa: BLE001  # raised again below
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
+    with beside(lambda: lambda: found.append(call()), once=True):
+        pass
     return found[0]
+
+
+@contextmanager
+def beside(*readers: Callable[[], Callable[[], None]], once: bool = False) -> Iterator[None]:
+    """Read on and on beside a block, and once more after it; raise what a reader raised.
+
+    Args:
+        readers: Each makes what its thread calls.
+        once: Read once only.
+    """
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def run(make: Callable[[], Callable[[], None]]) -> None:
+        try:
+            read, finished = make(), once
+            while not errors:
+                read()
+                if finished:
+                    return
+                finished = done.is_set()
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            errors.append(error)
+
+    with ExitStack() as ends:
+        # As the daemon has it: a writer would wait 5 ms for each busy reader at each of its calls.
+        ends.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(0.0005)
+        for reader in readers:
+            thread = threading.Thread(target=run, args=(reader,))
+            thread.start()
+            ends.callback(thread.join)
+        ends.callback(done.set)
+        yield
+    if errors:
+        raise errors[0]
