@@ -57,7 +57,7 @@ class Settings:
     store: str = _setting(
         "sqlite:///zstream.db", URL, repr=False,
         help="Where events live: memory:, sqlite:///relative/path, sqlite:////absolute/path, "
-        "postgresql://user@host/database or mysql://user@host/database.",
+        "postgresql://user@host/database, mysql://user@host/database or redis://host:6379/0.",
     )  # fmt: skip
     keys: tuple[str, ...] | None = _setting(
         None, NAMES, unset="the store's own; kind,user,repo for a new store",
