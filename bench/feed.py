@@ -39,9 +39,9 @@ ANY = 'SELECT id, ts, body FROM e WHERE "{key}" = ANY(%s) ORDER BY ts DESC LIMIT
 class Contest:
     """Systems that hold so many events, asked the same questions in turns."""
 
-    def __init__(self, count: int, queries: int) -> None:
+    def __init__(self, count: int, queries: int, bench: str = "feed") -> None:
         chance, asked = random.Random(6), range(queries)
-        self.count = count
+        self.count, self.bench = count, bench
         self.queries = {
             "one value": [Slice("user", [chance.randrange(USERS)]) for _ in asked],
             "1,000 values": [Slice("user", chance.sample(range(USERS), 1_000)) for _ in asked],
@@ -69,8 +69,8 @@ class Contest:
                 figures = quantiles(found)
                 say(f"{self.count:,} events, {name}, {who}: {figures['p50_ms']} ms")
                 report(
-                    "feed", events=self.count, query=name, who=who, queries=len(found), **figures,
-                    setting=self.settings[who],
+                    self.bench, events=self.count, query=name, who=who, queries=len(found),
+                    **figures, setting=self.settings[who],
                 )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
-from common import arguments, events, report, say
+import redis_peer
+from common import KEYS, arguments, events, report, say
 from postgres_peer import Table, rows_of
 from producer import packed
 from servers import Absent, library, nats, postgres, redis, umadb
@@ -75,14 +76,12 @@ def redis_index(fsync: str) -> Way:
         with redis(fsync) as peer, library("redis").Redis(unix_socket_path=peer.address) as client:
 
             def store(chunk: list[Any]) -> None:
-                pipe = client.pipeline(transaction=False)
-                for number, event, body in chunk:
-                    pipe.set(f"e:{number}", body)
-                    for name in ("all", *(f"{k}:{event[k]}" for k in ("kind", "user", "repo"))):
-                        pipe.zadd(name, {number: number})
-                pipe.execute()
+                redis_peer.store(
+                    client,
+                    [(number, [event[k] for k in KEYS], body) for number, event, body in chunk],
+                )
 
-            took = for_so_long(store, chunks(sample, 1_000), seconds)
+            took = for_so_long(store, chunks(sample, redis_peer.PIPELINED), seconds)
             count = client.zcard("all")
             used = client.info("memory")["used_memory"] // count
             return count, took, f"{peer.setting}; {used} B of memory an event"

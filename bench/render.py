@@ -80,6 +80,33 @@ def rates(results: Results) -> str:
     return table(["inserts", "events/s", "set so"], rows)
 
 
+def on_redis(results: Results) -> str:
+    lines = results.all("redis_store")
+    rates = [
+        [line["who"], f"{line['per_s']:,}", line.get("to_redis_py", ""), line["setting"]]
+        for line in lines
+        if "per_s" in line
+    ]
+    weights = [
+        [line["who"], f"{line['events']:,}", line["bytes_an_event"]]
+        for line in lines
+        if "bytes_an_event" in line
+    ]
+    feeds = [
+        [line["query"], line["who"], line["p50_ms"], line["p99_ms"]]
+        for line in lines
+        if "query" in line
+    ]
+    absent = "".join(f"\nNot measured: {line['absent']}.\n" for line in lines if "absent" in line)
+    return "\n".join(
+        (
+            table(["inserts into Redis", "events/s", "to redis-py", "set so"], rates),
+            table(["used memory", "events", "B an event"], weights),
+            table(["query", "who", "p50 ms", "p99 ms"], feeds) + absent,
+        )
+    )
+
+
 def flat(results: Results) -> str:
     lines = [line for line in results.all("flat") if "rates" in line]
     if not lines:
@@ -286,7 +313,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "machine": machine, "asked": asked, "rates": rates, "flat": flat, "queries": queries,
     "feeds": feeds, "walks": walks, "loaded": loaded, "tails": tails, "weights": weights,
     "steps": steps, "streams": streams, "resends": resends, "followers": followers,
-    "heals": heals, "in_asyncio": in_asyncio,
+    "heals": heals, "in_asyncio": in_asyncio, "on_redis": on_redis,
 }  # fmt: skip
 PLOTS: dict[str, Callable[[Results], str | None]] = {"flat": flat_plot, "walk": walk_plot}
 

