@@ -14,13 +14,16 @@ def url_of(scheme: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     if scheme == "mysql":
         server = request.getfixturevalue("mariadb")
         return str(server.url(server.database()))
+    if scheme == "postgres":
+        server = request.getfixturevalue("postgres")
+        return str(server.url(server.schema()))
     if scheme == "redis":
         server = request.getfixturevalue("redis")
         return str(server.url(server.prefix()))
     return "memory:" if scheme == "memory" else f"sqlite:///{tmp_path}/store.db"
 
 
-@pytest.mark.parametrize("scheme", ["memory", "mysql", "redis", "sqlite"])
+@pytest.mark.parametrize("scheme", ["memory", "mysql", "postgres", "redis", "sqlite"])
 def test_naughty_strings_are_found_exactly(
     scheme: str, shared_data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

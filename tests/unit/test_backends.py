@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from zstream.backends import open_backend
+from zstream import errors, keys, limits
+from zstream.backends import base, open_backend
 from zstream.backends.base import Batch, check_batch
 from zstream.errors import ConfigError
 
@@ -115,6 +116,20 @@ def test_nobody_takes_a_scheme_of_zstream(install: Install) -> None:
     with pytest.raises(ConfigError, match=r"'memory' is zstream's own, and the package others"):
         open_backend("memory:")
     assert type(open_backend("sqlite:///x.db")).__name__ == "SQLiteBackend"
+
+
+def test_an_author_finds_all_that_a_store_speaks_of() -> None:
+    """None of it may go, or move, without a word in the changelog."""
+    names = {
+        base: "Backend Batch DEFAULT_KEYS Durability Head PROBE_S Page Position Producer Query "
+        "Registration Replay Stats check_batch",
+        keys: "Filter Value check_keys index_value normalize",
+        limits: "MAX_INTEGER MAX_KEYS MAX_TEXT_BYTES PAGE_BYTES PAGE_EVENTS",
+        errors: "BackendConflict BackendCorrupt BackendUnavailable ConfigError StoreLocked "
+        "StoreMismatch StoreRewound",
+    }
+    for module, wanted in names.items():
+        assert set(wanted.split()) <= set(vars(module))
 
 
 # ---------------------------------------------------------------- what is appended
