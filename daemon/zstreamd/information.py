@@ -44,7 +44,7 @@ def information(backend: Backend, writer: Writer, inbox: Inbox, outage: Outage) 
         "followers": followers.filters + followers.confirmed,
         "producers": len(opening.producers.stored),
         "down": None if down is None else str(down),
-        "server": {} if stats is None else dict(stats.more),
+        "figures": {} if stats is None else dict(stats.more),
     }
 
 

@@ -143,7 +143,10 @@ class Operations:
 
     def _ping(self, request: dict[str, Any]) -> Reply:
         about = self._about()
-        return Reply({"version": about["version"], "protocol": wire.VERSION})
+        return Reply({
+            "version": about["version"], "protocol": wire.VERSION,
+            "durability": self._backend.durability,
+        })  # fmt: skip
 
     def _info(self, request: dict[str, Any]) -> Reply:
         told = information(self._backend, self._writer, self._inbox, self._outage)

@@ -46,12 +46,20 @@ class Outage:
                 "the store cannot be used, inserts wait: %s", error, extra={"event": "store_away"}
             )
 
-    def clear(self, who: Finder) -> None:
-        """Whoever it was found that it can be used again."""
-        if who not in self._found:
+    def answers(self) -> None:
+        """The store gave a sign of life; whether it can be written, the writing will show."""
+        self._clear("probe")
+
+    def over(self) -> None:
+        """Something was written, so that the store is there."""
+        self._clear("probe", "append")
+
+    def _clear(self, *finders: Finder) -> None:
+        if not self._found:
             return
         with self._lock:
-            is_news = self._found.pop(who, None) is not None and not self._found
+            found = [self._found.pop(each, None) for each in finders]
+            is_news = any(found) and not self._found
         self._changed.set()
         if is_news:
             away_s = time.monotonic() - self._since_s

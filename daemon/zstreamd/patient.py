@@ -52,7 +52,7 @@ class PatientStore:
                 tries.failed(error)
                 if last_try:
                     raise
-        self._outage.clear("append")
+        self._outage.over()
 
     def _has(self, batch: Batch) -> bool:
         """After a failure whose outcome is unknown: tell whether the batch is there."""
@@ -80,7 +80,7 @@ class PatientStore:
                 tries.failed(error)
                 if last_try:
                     raise
-        self._outage.clear("append")
+        self._outage.over()
         return head
 
 

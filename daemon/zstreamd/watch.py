@@ -16,8 +16,9 @@ from zstream.backends.base import Backend
 from zstream.errors import BackendError
 from zstreamd.outage import Outage
 
-#: Seconds from one sign of life to the next question.
+#: Seconds from one sign of life to the next question, and from one question to the next without.
 EVERY_S: Final = 0.5
+AGAIN_S: Final = 0.1
 
 
 class Patience:
@@ -85,7 +86,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Ask until told to stop."""
-        while not self._stopping.wait(EVERY_S):
+        while not self._stopping.wait(EVERY_S if self._outage.away is None else AGAIN_S):
             self.look()
 
     def look(self) -> None:
@@ -97,6 +98,6 @@ class Watch(threading.Thread):
             self._backend.interrupt()
             self._give_up(error)
             return
-        self._outage.clear("probe")
+        self._outage.answers()
         if self._patience.is_over() or self._is_overdue():
             self._backend.interrupt()
