@@ -84,6 +84,7 @@ class ClientBase:
             "tails": sum(not tail.is_closed for tail in self._tails),
             "connected": self._link.is_connected,
             "daemon": self._link.greeting.version,
+            "durability": self._link.greeting.durability,
             "problem": self._link.greeting.problem or self._link.follows.problem,
             "spool": self._spool.stats() if self._spool is not None else None,
         }

@@ -73,7 +73,7 @@ class Expiry:
             try:
                 self._slice(head, arrival, age)
             except BackendUnavailable as error:
-                _log.warning("what is too old cannot be forgotten, it waits: %s", error)
+                _log.debug("what is too old cannot be forgotten, it waits: %s", error)
                 self._numbered, self._named = [], []
 
     def _slice(self, head: int, arrival: int, now: int) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from zlib import crc32
 
 from zstream import topics, wire
-from zstream.backends.base import Batch, Producer, Registration
+from zstream.backends.base import Batch, Durability, Producer, Registration
 from zstream.errors import BadFilter, Busy, Error
 from zstream.keys import Filter, normalize
 from zstream.limits import PUBLICATION_BYTES
@@ -47,6 +47,9 @@ class Followers:
         producers: The known producers, read when one asks for its confirmations.
         registrations: The registered filters, read when one is subscribed to.
         max_filters: How many topics may be live.
+
+    Attributes:
+        durability: What a confirmation is worth just now; see `zstream.backends.base.Durability`.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Followers:
         self._node, self._run, self._head = node, run, head
         self._producers, self._registrations = producers, registrations
         self._max = max_filters
+        self.durability: Durability = "synced"
         self._topics: dict[bytes, Topic] = {}
         self._index = Index(len(keys))
         self._confirmed: set[bytes] = set()
@@ -74,6 +78,10 @@ class Followers:
     def confirmed(self) -> int:
         """How many producers listen for confirmations."""
         return len(self._confirmed)
+
+    def names(self) -> list[bytes]:
+        """All topics that are subscribed to, the live ones and the others."""
+        return [*self._topics, *self._confirmed, *self._waiting]
 
     def registered(self) -> list[bytes]:
         """The hashes of the registered filters that are live."""
@@ -211,7 +219,10 @@ class Followers:
 
     def ack(self, producer: Producer, name: bytes, ts: int) -> Message:
         """The confirmation of a producer's last batch."""
-        body = {"epoch": producer.epoch, "last": producer.last, "refused": producer.refused}
+        body = {
+            "epoch": producer.epoch, "last": producer.last, "refused": producer.refused,
+            "durability": self.durability,
+        }  # fmt: skip
         return self._message(name, ACK, 0, producer.last, ts, wire.pack(body))
 
     def hears(self, producer: bytes) -> bytes | None:

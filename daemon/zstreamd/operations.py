@@ -8,10 +8,20 @@ from typing import Any
 from zstream import times, topics, wire
 from zstream.backends.base import Backend, Head, Position, Producer, Query
 from zstream.cursor import Cursor, Token, parse_cursor, parse_token
-from zstream.errors import BadRequest, CursorLost, Error, TooLarge, Trimmed, Unavailable
+from zstream.errors import (
+    BadRequest,
+    CursorLost,
+    Error,
+    TooLarge,
+    Trimmed,
+    Unavailable,
+)  # fmt: skip
 from zstream.keys import Filter, normalize
 from zstream.limits import MAX_END, MAX_INTEGER, PAGE_EVENTS
 from zstreamd.inbox import Call, Inbox, Item, Register, Trim, cost
+from zstreamd.information import information
+from zstreamd.opening import Opening
+from zstreamd.outage import RETRY_S, Outage
 from zstreamd.writer import Writer
 
 
@@ -28,18 +38,17 @@ class Operations:
 
     Args:
         backend: The store, open.
-        head: What it said when it was opened.
         writer, inbox: Where inserts go, and who knows what was committed.
+        outage: Knows whether the store is away.
         about: The rest of ``info``.
     """
 
     def __init__(
-        self, backend: Backend, head: Head, writer: Writer, inbox: Inbox,
+        self, backend: Backend, writer: Writer, inbox: Inbox, outage: Outage,
         about: Callable[[], Mapping[str, Any]],
     ) -> None:  # fmt: skip
-        self._backend, self._opened, self._writer, self._inbox = backend, head, writer, inbox
-        self._about = about
-        self._runs = dict(head.runs)
+        self._backend, self._writer, self._inbox = backend, writer, inbox
+        self._outage, self._about = outage, about
         self._heals = 0
         self._counting = threading.Lock()
         self._table: dict[str, Callable[[dict[str, Any]], Reply]] = {
@@ -51,19 +60,36 @@ class Operations:
             "watermark": self._watermark,
         }
 
+    @property
+    def _opening(self) -> Opening:
+        return self._writer.opening
+
+    @property
+    def _opened(self) -> Head:
+        return self._writer.opening.opened
+
     def run(self, op: str, request: dict[str, Any]) -> Reply:
         """Run an operation; an Error says what is wrong with the request."""
+        opening = self._opening
         method = self._table.get(op)
         if method is None:
             known = ", ".join([*self._table, "insert", "trim", "filter"])
             raise BadRequest(f"unknown op {op[:60]!r}; known are: {known}")
-        return self._complete(method(request))
+        reply = method(request)
+        if opening is not self._opening:
+            # What was read may be of before, and must not be told with the run of now.
+            raise Unavailable("the store was opened anew meanwhile; ask again", retry_s=RETRY_S)
+        return self._complete(reply)
 
     def insert(self, frame: bytes, done: Callable[[Reply | Error], None]) -> None:
         """Hand events to the writer; ``done`` is called once they are on disk, or refused."""
 
         def reply(ids: Sequence[int] | Error) -> None:
-            done(ids if isinstance(ids, Error) else self._complete(Reply({"ids": list(ids)})))
+            if isinstance(ids, Error):
+                done(ids)
+            else:
+                fields = {"ids": list(ids), "durability": self._backend.durability}
+                done(self._complete(Reply(fields)))
 
         if not frame:
             raise BadRequest("insert wants 'events', an array")
@@ -104,12 +130,12 @@ class Operations:
         self._hand_over(Register(name, text, reply))
 
     def _hand_over(self, item: Item) -> None:
-        if self._writer.down is not None:
-            raise Unavailable(f"the store cannot be written: {self._writer.down}")
+        if (down := self._outage.down) is not None:
+            raise Unavailable(f"the store cannot be written: {down}", retry_s=RETRY_S)
         self._inbox.put([item], cost(item))
 
     def _complete(self, reply: Reply) -> Reply:
-        reply.fields.setdefault("head", self._writer.head)
+        reply.fields.setdefault("head", self._opening.last)
         reply.fields["run"] = self._opened.run
         return reply
 
@@ -117,38 +143,14 @@ class Operations:
 
     def _ping(self, request: dict[str, Any]) -> Reply:
         about = self._about()
-        return Reply({"version": about["version"], "protocol": wire.VERSION})
+        return Reply({
+            "version": about["version"], "protocol": wire.VERSION,
+            "durability": self._backend.durability,
+        })  # fmt: skip
 
     def _info(self, request: dict[str, Any]) -> Reply:
-        writer, counters = self._writer, self._writer.counters
-        stats, floor = self._backend.stats(), writer.retention.floor
-        oldest = self._backend.replay(Query(limit=1), floor).ts
-        fields = {
-            "protocol": wire.VERSION,
-            "keys": list(self._opened.keys),
-            "node": self._opened.node,
-            "floor": floor,
-            "oldest": oldest[0] if oldest else None,
-            "keep": str(writer.retention.keep),
-            "events": stats.events,
-            "size_bytes": stats.size_bytes,
-            "received": counters.received,
-            "stored": counters.stored,
-            "refused": counters.refused,
-            "duplicates": counters.duplicates,
-            "nacked": counters.nacked,
-            "unindexed": dict(zip(self._opened.keys, counters.unindexed, strict=True)),
-            "queue_bytes": self._inbox.bytes,
-            "commits": counters.commits,
-            "commit_us": counters.commit_us,
-            "filters": writer.followers.filters,
-            "followers": writer.followers.filters + writer.followers.confirmed,
-            "producers": len(writer.producers.stored),
-            "heals": self._heals,
-            "down": None if writer.down is None else str(writer.down),
-            **self._about(),
-        }
-        return Reply(fields)
+        told = information(self._backend, self._writer, self._inbox, self._outage)
+        return Reply({**told, "heals": self._heals, **self._about()})
 
     def _items(self, request: dict[str, Any]) -> Reply:
         start = _integer(request, "start", 0, 0, MAX_END)
@@ -205,10 +207,15 @@ class Operations:
         id = request.get("producer")
         if not isinstance(id, bytes) or len(id) != 16:
             raise BadRequest("watermark wants 'producer', 16 bytes")
-        self._writer.producers.hear(id, times.now())
-        row = self._writer.producers.stored.get(id, Producer(id, 0, 0, 0, b"\x90", 0))
+        self._opening.producers.hear(id, times.now())
+        row = self._opening.producers.stored.get(id, Producer(id, 0, 0, 0, b"\x90", 0))
         return Reply(
-            {"epoch": row.epoch, "last": row.last, "refused": row.refused},
+            {
+                "epoch": row.epoch,
+                "last": row.last,
+                "refused": row.refused,
+                "durability": self._backend.durability,
+            },
             {"refusals": row.refusals},
         )
 
@@ -245,7 +252,7 @@ class Operations:
         return id, id > 0 or run is not None
 
     def _check_floor(self, id: int) -> None:
-        floor = self._writer.retention.floor
+        floor = self._opening.retention.floor
         if id < floor:
             raise Trimmed(
                 f"events up to {floor} were trimmed; the cursor is at {id}. Begin anew: after=0 is"
@@ -254,9 +261,9 @@ class Operations:
 
     def _check_run(self, run: int, id: int, what: str) -> None:
         if run == self._opened.run:
-            last = self._writer.head
-        elif run in self._runs:
-            last = self._runs[run]
+            last = self._opening.last
+        elif run in self._opening.runs:
+            last = self._opening.runs[run]
         else:
             raise CursorLost(
                 f"{what} is of another store, or of a life of this one that was lost; begin anew"

@@ -110,3 +110,10 @@ class Rejects:
             self._unlogged, self.count, str(error)[:300], where,
         )  # fmt: skip
         self._logged_s, self._unlogged = now_s, 0
+
+
+class NoRejects:
+    """Takes what is kept already."""
+
+    def keep(self, error: Error, data: bytes) -> None:
+        """Do nothing."""

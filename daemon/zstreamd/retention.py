@@ -9,6 +9,7 @@ from zstream import times
 from zstream.backends.base import Backend
 from zstream.errors import BackendError, BackendUnavailable, Error, Unavailable
 from zstreamd.kinds import Keep
+from zstreamd.outage import Outage
 
 #: Seconds from one look at what is too old, or at what a store has put off, to the next.
 _EVERY_S: Final = 1.0
@@ -28,6 +29,7 @@ class Retention:
         backend: The store, open.
         floor: Where it stands.
         keep: What is to be kept; None is all.
+        outage: Knows whether the store is away; then nothing need be said of it here.
 
     Attributes:
         keep: What is to be kept.
@@ -35,12 +37,16 @@ class Retention:
             reads a page and looks at it afterwards has missed nothing in between.
     """
 
-    def __init__(self, backend: Backend, floor: int, keep: Keep | None) -> None:
+    def __init__(
+        self, backend: Backend, floor: int, keep: Keep | None, outage: Outage | None = None
+    ) -> None:
         self._backend, self.keep = backend, keep or Keep()
+        self._outage = outage or Outage()
         self.floor = self._applied = floor
         self._due = 0.0
         self._more = True
-        self._failed = False
+        self._failures = 0
+        self._said = False
 
     def wait_s(self, others: float | None) -> float:
         """How long the writer may wait for inserts: so many seconds, or less."""
@@ -70,9 +76,11 @@ class Retention:
             self._due = now_s + _EVERY_S
             self._fail(error)
             return
-        if is_due and self._failed:
-            self._failed = False
-            _log.warning("what is not kept can be forgotten again")
+        if is_due:
+            self._failures = 0
+            if self._said:
+                self._said = False
+                _log.warning("what is not kept can be forgotten again")
 
     def trim(self, floor: int, reply: Trimmed) -> None:
         """Forget the events up to ``floor`` now, and reply."""
@@ -109,6 +117,8 @@ class Retention:
         return count
 
     def _fail(self, error: BackendUnavailable) -> None:
-        if not self._failed:
+        self._failures += 1
+        # The first may be of a connection that has been dead for long, to a store that is there.
+        if self._failures > 1 and not self._said and self._outage.down is None:
+            self._said = True
             _log.error("what is not kept cannot be forgotten, it waits: %s", error)
-        self._failed = True

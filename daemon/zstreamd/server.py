@@ -18,8 +18,11 @@ from zstream.backends import open_backend
 from zstream.backends.base import Backend, Head
 from zstream.endpoints import Endpoints
 from zstream.errors import DecodeError
+from zstreamd.counters import Counters
 from zstreamd.inbox import Inbox, Item, Malformed, Numbered, Subscription, costs
+from zstreamd.opening import Limits
 from zstreamd.operations import Operations
+from zstreamd.outage import Outage
 from zstreamd.outbox import Outbox
 from zstreamd.query import QueryPool
 from zstreamd.receive import Receiver
@@ -27,7 +30,8 @@ from zstreamd.rejects import Rejects
 from zstreamd.router import Router
 from zstreamd.settings import Settings
 from zstreamd.sockets import Sockets
-from zstreamd.writer import Counters, Writer
+from zstreamd.watch import Patience, Watch
+from zstreamd.writer import Writer
 
 #: What one turn takes from a socket at the most.
 _TURN_MESSAGES: Final = 256
@@ -91,13 +95,16 @@ class Server:
         self._sockets = Sockets()
         self._sockets.bind(settings.endpoints)
         self.endpoints = self._sockets.endpoints
+        outage, patience = Outage(), Patience()
         self._writer = Writer(
             backend, self.head, self._inbox, self._outbox, Rejects(settings.reject_path),
-            commit_events=settings.commit_events, max_filters=settings.max_filters,
-            keep=settings.keep, producer_keep=settings.producer_keep, on_end=self.stop,
+            outage, patience, commit_events=settings.commit_events,
+            limits=Limits(settings.max_filters, settings.keep, settings.producer_keep),
+            on_end=self.stop,
         )  # fmt: skip
-        operations = Operations(backend, self.head, self._writer, self._inbox, self._about)
-        self._pool = QueryPool(operations, settings.query_threads)
+        operations = Operations(backend, self._writer, self._inbox, outage, self._about)
+        self._pool = pool = QueryPool(operations, settings.query_threads, outage)
+        self._watch = Watch(backend, outage, patience, pool.give_up, pool.is_overdue)
         self._inserts = Receiver(self._sockets.insert, 2)
         self._subscriptions = Receiver(self._sockets.publish, 1)
         self._router = Router(self._sockets.query, self._pool, self._outbox)
@@ -115,10 +122,12 @@ class Server:
         gc.set_threshold(50_000, 20, 20)
         self._writer.start()
         self._pool.start()
+        self._watch.start()
         try:
             self._serve()
         finally:
             self._finish()
+            self._watch.stop()
         if self._writer.failure is not None:
             raise self._writer.failure
 

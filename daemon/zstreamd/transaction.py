@@ -10,7 +10,7 @@ from zstream.errors import Busy, DecodeError, Error, EventError, VersionMismatch
 from zstreamd.inbox import Call, Item, Malformed, Numbered, Register, Subscription, Trim
 from zstreamd.producers import Producers
 from zstreamd.registrations import Registrations
-from zstreamd.rejects import Rejects
+from zstreamd.rejects import NoRejects, Rejects
 from zstreamd.validate import Admitted, Refusal, Validator, elements
 
 #: Frames that are decoded at once: so long does no other thread get the GIL.
@@ -36,7 +36,7 @@ class Transaction:
 
     def __init__(
         self, validator: Validator, producers: Producers, registrations: Registrations,
-        rejects: Rejects, now: int,
+        rejects: Rejects | NoRejects, now: int,
     ) -> None:  # fmt: skip
         self._validator, self._rejects = validator, rejects
         self._producers, self._registrations = producers, registrations

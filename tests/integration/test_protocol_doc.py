@@ -369,7 +369,8 @@ def test_batches_are_confirmed_as_documented(dealer: Dealer, push: Socket, sub: 
         return wire.TYPE_NAMES[header.type], body["last"], body["epoch"], body.get("code")
 
     _, first, body = receive(sub)
-    assert (first.type, body) == (wire.ACK, {"epoch": 0, "last": 0, "refused": 0})
+    told = {"epoch": 0, "last": 0, "refused": 0, "durability": "unsynced"}
+    assert (first.type, body) == (wire.ACK, told)
     assert answer(0, 1, [{}, {}]) == ("ACK", 1, 0, None)
     assert answer(0, 1, [{}, {}]) == ("ACK", 1, 0, None)
     assert answer(0, 3, [{}]) == ("NACK", 1, 0, "gap")

@@ -118,6 +118,7 @@ def test_every_error_of_settings_and_store_has_anexit_code() -> None:
         errors.BackendCorrupt: Exit.STORE,
         errors.StoreLocked: Exit.LOCKED,
         errors.StoreMismatch: Exit.MISMATCH,
+        errors.StoreRewound: Exit.STORE,
     }
     assert exit_code(RuntimeError("a defect")) is Exit.FORCED
 

@@ -255,7 +255,7 @@ def test_producers_hear_where_they_stand() -> None:
     assert live.hears(row.id) is None
     [(name, header, body)] = read(live.subscribe(topic, 0.0, TS))
     assert (name, header.type, header.id) == (topic, ACK, 9)
-    assert body == {"epoch": 3, "last": 9, "refused": 2}
+    assert body == {"epoch": 3, "last": 9, "refused": 2, "durability": "synced"}
     assert live.hears(row.id) == topic
     live.unsubscribe(topic)
     assert live.hears(row.id) is None

@@ -13,6 +13,7 @@ from zstream.backends.base import (
     DEFAULT_KEYS,
     Backend,
     Batch,
+    Durability,
     Head,
     Page,
     Position,
@@ -66,6 +67,11 @@ class MemoryBackend(Backend):
             self._view = View((Segment(1, len(keys)),), 0, 0)
         run = random.SystemRandom().randint(1, MAX_INTEGER)
         return Head(run, ((run, 0),), 0, 0, 0, 0, keys, {})
+
+    @property
+    def durability(self) -> Durability:
+        """Nothing outlives the process; see the base class."""
+        return "unsynced"
 
     def _snapshot(self) -> View:
         view = self._view

@@ -28,6 +28,8 @@ class Greeting:
         wake_at: When to ask, by the monotonic clock, or None.
         version: The daemon's version, once it answered.
         problem: Why the daemon cannot be used, as far as is known, or None.
+        durability: What its confirmations are worth, as it said last; see
+            `zstream.backends.base.Durability`. None before it said so.
     """
 
     def __init__(self, url: str, submit: Callable[[Request], None]) -> None:
@@ -37,6 +39,12 @@ class Greeting:
         self.wake_at: float | None = 0.0
         self.version: str | None = None
         self.problem: str | None = None
+        self.durability: str | None = None
+
+    def hear(self, durability: object) -> None:
+        """Note what the daemon said of its durability, if it said anything."""
+        if isinstance(durability, str):
+            self.durability = durability
 
     def turn(self, now: float) -> None:
         """Ask if it is time to."""
@@ -60,3 +68,4 @@ class Greeting:
                 _log.warning("%s", self.problem)
         else:
             self.version, self.problem = str(reply.get("version")), None
+            self.hear(reply.get("durability"))

@@ -1,6 +1,7 @@
 """From the sources over their lanes to a PUSH, and back from the confirmations."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -21,6 +22,7 @@ Tell = Callable[[Ledger, list[Report]], None]
 #: Takes the header and the body of a publication.
 _Sink = Callable[[bytes, bytes], None]
 _Follow = Callable[[bytes, _Sink], None]
+_Heard = Callable[[object], None]
 
 #: Seconds after a batch in which the next events wait for company: a lone event goes out at
 #: once, and under load a batch fills while the thread naps.
@@ -33,8 +35,8 @@ _log = logging.getLogger("zstream")
 class _Stream:
     """One lane in the link's thread."""
 
-    def __init__(self, source: Source, tell: Tell, clock: Callable[[], float]) -> None:
-        self.source, self.lane, self._tell, self._clock = source, Lane(source), tell, clock
+    def __init__(self, source: Source, tell: Tell, heard: _Heard) -> None:
+        self.source, self.lane, self._tell, self._heard = source, Lane(source), tell, heard
         self.topic = b""
         self.asked: tuple[Ask, Request] | None = None
         self._told = (-1, -1, -1)
@@ -57,9 +59,10 @@ class _Stream:
         except (Error, AttributeError):
             return
         if head.type == wire.ACK:
-            self.lane.acknowledge(last, refused, head.run, self._clock())
+            self._heard(fields.get("durability"))
+            self.lane.acknowledge(last, refused, head.run, time.monotonic())
         elif head.type == wire.NACK:
-            self.lane.reject(nack, self._clock())
+            self.lane.reject(nack, time.monotonic())
 
     def send(self, socket: "zmq.Socket[bytes]", now: float) -> bool:
         """Send the next batch; False if there is none. Raises `zmq.Again`."""
@@ -102,7 +105,7 @@ class InsertChannel:
     Args:
         request: Sends a request to the daemon.
         follow, leave: Subscribe to a topic, and do so no more.
-        clock: Seconds of a monotonic clock.
+        heard: Takes what a confirmation says of the store's durability.
 
     Attributes:
         nap_until: When to look for more at the earliest.
@@ -110,11 +113,9 @@ class InsertChannel:
     """
 
     def __init__(
-        self, request: Callable[[Request], None], follow: _Follow, leave: _Follow,
-        clock: Callable[[], float],
-    ) -> None:  # fmt: skip
-        self._request, self._follow, self._leave = request, follow, leave
-        self._clock = clock
+        self, request: Callable[[Request], None], follow: _Follow, leave: _Follow, heard: _Heard
+    ) -> None:
+        self._request, self._follow, self._leave, self._heard = request, follow, leave, heard
         self._streams: deque[_Stream] = deque()
         self._is_connected = False
         self.nap_until = 0.0
@@ -122,7 +123,7 @@ class InsertChannel:
 
     def add(self, source: Source, tell: Tell) -> None:
         """Send what a source has until it is over."""
-        stream = _Stream(source, tell, self._clock)
+        stream = _Stream(source, tell, self._heard)
         if self._is_connected:
             stream.lane.connected()
         self._streams.append(stream)

@@ -74,7 +74,7 @@ class Link:
         self.greeting = Greeting(endpoints.query, self._queries.submit)
         self.follows = FollowChannel(endpoints.query, self._queries.submit)
         self._inserts = InsertChannel(
-            self._queries.submit, self.follows.follow, self.follows.leave, time.monotonic
+            self._queries.submit, self.follows.follow, self.follows.leave, self.greeting.hear
         )
         self._telling = Telling(outbox, on_refused)
         self._keeper = keeper
