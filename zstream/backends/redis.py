@@ -1,5 +1,6 @@
 """A store in Redis or Valkey: bodies in lists, sealed runs of an index, one Lua call a batch."""
 
+import logging
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -23,6 +24,8 @@ from zstream.backends.redis_store import OpenStore
 from zstream.backends.redis_upkeep import RedisUpkeep
 from zstream.backends.redis_writer import Lock, Writer
 from zstream.errors import BackendError, BackendUnavailable, StoreLocked
+
+_log = logging.getLogger(__name__)
 
 
 class RedisBackend(RedisUpkeep, Backend):
@@ -79,6 +82,8 @@ class RedisBackend(RedisUpkeep, Backend):
             writer.close()
             raise
         self._keys = head.keys
+        if why := self._server.why_not():
+            _log.warning("%s: what is confirmed may be lost with the power: %s", self.name, why)
         readers = link.Pool(self._address, self.READ_S)
         self._open = OpenStore(
             self.name, writer, newest, readers, opening.next_mark, self.MARK_US, self.BUDGET
