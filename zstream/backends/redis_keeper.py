@@ -107,7 +107,8 @@ class Keeper(keeper.Keeper):
             redis_sealing.write(self._run, ordered, layout)
             self._written = layout
         # Whose answer is lost is said again, of the same run.
-        self._run(redis_lookups.END_RUN, layout.run.number, self._batches(segment))
+        acts = self._run(redis_lookups.END_RUN, layout.run.number, self._batches(segment))
+        self._opened.note(acts)
         self._written = None
         del self._unfinished[layout.run.number]
         self._layouts[layout.run.number] = layout

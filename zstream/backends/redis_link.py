@@ -31,6 +31,10 @@ _TLS: Final = {"ssl_ca": "ssl_ca_certs", "ssl_cert": "ssl_certfile", "ssl_key": 
 _CONNECT_S: Final = 1.0
 #: The client name of the daemon's sessions, in Redis' ``CLIENT LIST``.
 _CLIENT: Final = "zstreamd"
+#: What stores add to their prefixes: no prefix may be a key of another store.
+_OWN: Final = re.compile(
+    r":(newest|openings|marks|producers|filters|runs|unfinished|changed|rows:\d+|run:\d+:.*)$"
+)
 _SECRET: Final = re.compile(r"password|auth", re.IGNORECASE)
 
 
@@ -59,14 +63,16 @@ def address_of(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port or 6379
-    except ValueError as error:
-        raise ConfigError(f"the store's URL has no usable host or port; {_HINT}") from error
+    except ValueError:  # which may quote a part of a password
+        raise ConfigError(f"the store's URL has no usable host or port; {_HINT}") from None
     if parts.scheme not in _SCHEMES or not url.startswith(f"{parts.scheme}://") or parts.fragment:
         raise ConfigError(f"a store in Redis has another URL; {_HINT}")
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     prefix = given.pop("prefix", _PREFIX)
-    if not 0 < len(prefix.encode()) <= _LONGEST_PREFIX or not prefix.isprintable():
+    if not prefix.isprintable() or not 0 < len(prefix.encode()) <= _LONGEST_PREFIX:
         raise ConfigError(f"the store's prefix has 1 to {_LONGEST_PREFIX} bytes; {_HINT}")
+    if _OWN.search(prefix):
+        raise ConfigError("the store's prefix ends as a key of another store may; choose another")
     options: dict[str, Any] = {"db": _database(parts.scheme, parts.path, given)}
     if parts.username:
         options["username"] = unquote(parts.username)
@@ -135,6 +141,8 @@ class Session:
         """
         self._name, self._prefix = address.name, address.prefix
         self._asking = False
+        #: Whether a call was made to fail.
+        self.interrupted = False
         with translated(address.name):
             self._connection = address.kind(
                 **address.options, socket_timeout=timeout_s, client_name=_CLIENT, protocol=2,
@@ -174,6 +182,7 @@ class Session:
         """Make the call under way, which another thread waits for, fail at once."""
         wire = getattr(self._connection, "_sock", None)
         if self._asking and wire is not None:
+            self.interrupted = True
             with suppress(OSError):
                 wire.shutdown(socket.SHUT_RDWR)
 

@@ -20,7 +20,9 @@ PUT: Final = checked("""
 if redis.call('HEXISTS', P .. ':unfinished', ARGV[3]) == 0 then return moved() end
 local base = P .. ':run:' .. ARGV[3] .. ':'
 for _, each in ipairs(cmsgpack.unpack(ARGV[4])) do
-  redis.call('HSET', base .. each[1], unpack(each[2]))
+  for i = 1, #each[2], 1000 do  -- of somebody's making they may be many
+    redis.call('HSET', base .. each[1], unpack(each[2], i, math.min(i + 999, #each[2])))
+  end
 end
 local texts = cmsgpack.unpack(ARGV[5])
 for i = 1, #texts, 2 do redis.call('SET', base .. texts[i], texts[i + 1]) end
@@ -28,12 +30,14 @@ for i = 1, #texts, 2 do redis.call('SET', base .. texts[i], texts[i + 1]) end
 
 #: The run is complete: from now on it is looked into, and the batches that it was made of are no
 #: longer needed. ARGV also: its number, how many batches. Once more does nothing.
+#: Reply: the number of this act, or of the last one.
 END_RUN: Final = checked("""
 local about = redis.call('HGET', P .. ':unfinished', ARGV[3])
-if not about then return end
+if not about then return tonumber(seen[3]) end
 redis.call('HSET', P .. ':runs', ARGV[3], about)
 redis.call('HDEL', P .. ':unfinished', ARGV[3])
 redis.call('LTRIM', P .. ':newest', ARGV[4], -1)
+return redis.call('HINCRBY', P, 'acts', 1)
 """)
 
 #: A run is not to be looked into any more. ARGV also: its number.

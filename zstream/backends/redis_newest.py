@@ -1,6 +1,7 @@
 """What readers of the Redis store see: the newest rows in memory, and the sealed runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar, NamedTuple
 
 from zstream import wire
@@ -68,7 +69,7 @@ class Newest(newest.Newest):
         self._name, self._timeout_s = address.name, timeout_s
         #: Batches of each segment, by the segment's first id, as they stand in the store.
         self._batches: dict[int, int] = {}
-        done = _sealed_upto(stored, opened.head)
+        done = _sealed_upto(address.name, stored, opened.head)
         super().__init__(View((), done, stored.floor), keys, seal_rows, seal_bytes, self._seal)
         self._keeper = Keeper(
             address, opened, dict(stored.runs), dict(stored.unfinished), stored.swept,
@@ -123,7 +124,7 @@ class Newest(newest.Newest):
     def _load(self, packed: bytes) -> None:
         try:
             first, ts, columns = wire.unpack(packed)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise BackendCorrupt(f"{self._name}: rows to be indexed cannot be read") from error
         if first != self.view.head + 1 or len(columns) != self._keys:
             raise BackendCorrupt(f"{self._name}: rows to be indexed are missing before {first}")
@@ -159,11 +160,14 @@ class Newest(newest.Newest):
         self._keeper.close()
 
 
-def _sealed_upto(stored: Stored, last: int) -> int:
+def _sealed_upto(name: str, stored: Stored, last: int) -> int:
     """The id up to which rows stand in runs, or were trimmed with theirs."""
+    done = max([stored.floor, *(each.run.last for each in stored.runs.values())])
     if stored.newest:
-        first = wire.unpack(stored.newest[0])[0]
-        return int(first) - 1
+        with suppress(TypeError, ValueError):  # who loads it says so
+            last = int(wire.unpack(stored.newest[0])[0]) - 1
+    if last > done:
+        raise BackendCorrupt(f"{name}: the events from {done + 1} to {last} are not indexed")
     return last
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from zstream import wire
@@ -52,6 +53,7 @@ def open_store(
     prefix, name = address.prefix, address.name
     run = random.SystemRandom().randint(1, MAX_INTEGER)
     mine = lock.of(session, life)
+    _stored_keys(session, address)  # what is no store has no lock either
     while True:
         held = lock.await_free(session, prefix, life, patience_s)
         stored_keys = _stored_keys(session, address)
@@ -62,7 +64,7 @@ def open_store(
             )
         fresh = _fresh(DEFAULT_KEYS if keys is None else keys)
         if session.run(scripts.BEGIN, held, mine, run, wire.pack(fresh, raw=True)):
-            return read_store(session, address, run, mark_us)
+            return read_store(session, address, run, lock.word, mark_us)
 
 
 def _stored_keys(session: link.Session, address: link.Address) -> list[str] | None:
@@ -77,17 +79,23 @@ def _stored_keys(session: link.Session, address: link.Address) -> list[str] | No
         )
     schema, keys = session.ask("HMGET", address.prefix, "schema", "keys")
     if schema is None or keys is None:
-        raise BackendCorrupt(
-            f"{address.name}: the hash {address.prefix} is no store of zstream; name another"
-            " ?prefix="
-        )
-    if int(schema) > SCHEMA:
+        raise _foreign(address)
+    if schema.isdigit() and int(schema) > SCHEMA:
         raise StoreMismatch(
             f"{address.name} was written by a newer zstream (schema {int(schema)}, this one knows"
             f" {SCHEMA}); upgrade"
         )
-    found: list[str] = json.loads(keys)
-    return found
+    with suppress(ValueError):
+        found = json.loads(keys)
+        if schema.isdigit() and type(found) is list:
+            return found
+    raise _foreign(address)
+
+
+def _foreign(address: link.Address) -> BackendCorrupt:
+    return BackendCorrupt(
+        f"{address.name}: the hash {address.prefix} is no store of zstream; name another ?prefix="
+    )
 
 
 def _fresh(keys: Sequence[str]) -> list[str]:
@@ -110,21 +118,25 @@ def take_store(
         ConfigError: There is no store.
     """
     mine = lock.of(session, life)
+    _stored_keys(session, address)  # what is no store has no lock either
     while True:
         held = lock.await_free(session, address.prefix, life, patience_s)
         if _stored_keys(session, address) is None:
             raise ConfigError(f"there is no store at {address.name}")
         if session.run(scripts.TAKE, held, mine):
             run = int(session.ask("HGET", address.prefix, "run"))
-            return read_store(session, address, run, 0)
+            return read_store(session, address, run, lock.word, 0)
 
 
-def read_store(session: link.Session, address: link.Address, run: int, mark_us: int) -> Opening:
+def read_store(
+    session: link.Session, address: link.Address, run: int, word: str, mark_us: int
+) -> Opening:
     """Read what a store says of itself, by whoever has the lock.
 
     Args:
         session, address: Where.
         run: The run that it is in.
+        word: The last word of the lock.
         mark_us: Marks of arrival are so far apart, in microseconds.
     """
     prefix, fields = address.prefix, _hash(session, address.prefix)
@@ -141,10 +153,12 @@ def read_store(session: link.Session, address: link.Address, run: int, mark_us: 
         )
         marks = session.ask("LRANGE", f"{prefix}:marks", -1, -1)
         next_mark = int(marks[0].split()[0]) + mark_us if marks else 0
+        acts = int(fields.get(b"acts", 0))
     except (KeyError, ValueError, TypeError) as error:
         raise BackendCorrupt(f"{address.name}: it is not as zstream left it ({error!r})") from error
     earlier = (each for each, _ in head.runs[:-1])
-    return Opening(head, Opened(address.name, run, earlier, head.id), stored, next_mark)
+    opened = Opened(address.name, run, earlier, head.id, acts, word)
+    return Opening(head, opened, stored, next_mark)
 
 
 def _head(session: link.Session, prefix: str, run: int, fields: _Fields) -> Head:

@@ -1,7 +1,8 @@
 """What the Redis store does on the server: a Lua script for each atomic act.
 
-Each begins with the same check: the store still is in the run that was opened and has at least
-what it had, or nothing is done. `docs/backends.md` tells which keys there are.
+Each begins with the same check: the store still is in the run that was opened, has at least what
+it had, and nobody else took its lock, or nothing is done. `docs/backends.md` tells which keys there
+are.
 """
 
 from typing import Final
@@ -11,14 +12,25 @@ from zstream.backends.redis_link import Script
 #: Events of one list of bodies.
 BLOCK: Final = 128
 
-#: ARGV: the run, and a last id that the store has reached.
+#: ARGV: the run, and a last id that the store has reached; as the last of them, how many acts it
+#: has seen, and the last word of the lock. An act is what readers rely on: a batch, a run's end.
 _CHECKED: Final = """
 local P = KEYS[1]
-local seen = redis.call('HMGET', P, 'run', 'last')
+local seen = redis.call('HMGET', P, 'run', 'last', 'acts', 'lock')
+local word = string.match(seen[4] or '-', '%S+$') or '-'
 local function moved()
-  return redis.error_reply('ZSTREAM ' .. (seen[1] or '-') .. ' ' .. (seen[2] or '-'))
+  local facts = {seen[1] or '-', seen[2] or '-', seen[3] or '0', word}
+  return redis.error_reply('ZSTREAM ' .. table.concat(facts, ' '))
 end
-if seen[1] ~= ARGV[1] or tonumber(seen[2] or -1) < tonumber(ARGV[2]) then return moved() end
+if seen[1] ~= ARGV[1] or tonumber(seen[2] or -1) < tonumber(ARGV[2])
+  or tonumber(seen[3] or 0) < tonumber(ARGV[#ARGV - 1]) or word ~= ARGV[#ARGV]
+then return moved() end
+"""
+
+#: ARGV also, behind its own: all of the lock. So what was sent over a connection that was given up
+#: does nothing if it arrives after the lock was taken again.
+_HELD: Final = """
+if seen[4] ~= ARGV[#ARGV - 2] then return moved() end
 """
 
 _BLOCKS: Final = f"""
@@ -53,11 +65,13 @@ redis.call('HSET', KEYS[1], 'lock', ARGV[2])
 return 1
 """)
 
-#: Take the lock again over another connection. ARGV also: its last word; its new text.
+#: Take the lock again over another connection, a later one. ARGV also: its new text.
 RELOCK: Final = checked("""
-local held = redis.call('HGET', P, 'lock')
-if held and string.match(held, '%S+$') ~= ARGV[3] then return moved() end
-redis.call('HSET', P, 'lock', ARGV[4])
+local function parts(text) return string.match(text, '^(%S+) (%d+)') end
+local life, number = parts(seen[4])
+local new, later = parts(ARGV[3])
+if life == new and tonumber(number) > tonumber(later) then return moved() end
+redis.call('HSET', P, 'lock', ARGV[3])
 return 1
 """)
 
@@ -72,9 +86,10 @@ LAST: Final = checked("return seen[2]")
 
 #: Append a batch. ARGV[2] is the id before it. ARGV also: the new last id; the arrival; a mark or
 #: ''; then packed, or '' for nothing: bodies, what the index is made of, producers and filters
-#: (id, row, id, row …), and what is forgotten of both.
+#: (id, row, id, row …), and what is forgotten of both. Reply: the number of this act.
 APPEND: Final = checked(
-    _BLOCKS
+    _HELD
+    + _BLOCKS
     + """
 if seen[2] ~= ARGV[2] then return moved() end
 local arrival = math.max(tonumber(redis.call('HGET', P, 'arrival')), tonumber(ARGV[4]))
@@ -103,7 +118,7 @@ each('HSET', ':producers', ARGV[8])
 each('HSET', ':filters', ARGV[9])
 each('HDEL', ':producers', ARGV[10])
 each('HDEL', ':filters', ARGV[11])
-return 1
+return redis.call('HINCRBY', P, 'acts', 1)
 """.replace("BLOCK", str(BLOCK))
 )
 
@@ -121,7 +136,8 @@ end
 
 #: Move the floor. ARGV also: the floor, at most the last id. Reply: the floors before and after.
 TRIM: Final = checked(
-    _MARKS
+    _HELD
+    + _MARKS
     + """
 local before = redis.call('HGET', P, 'floor')
 local floor = math.min(tonumber(ARGV[3]), tonumber(seen[2]))

@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from zstream.backends.base import Durability
+from zstream.backends.redis_errors import is_refusal
 from zstream.backends.redis_link import Session
 from zstream.errors import BackendUnavailable, StoreMismatch
 
@@ -62,8 +62,11 @@ def look(session: Session) -> Server:
     facts = dict(_facts(session.ask("INFO")))
     told: dict[str, str] = {}
     # Hosted servers refuse CONFIG, and every application of theirs may do without.
-    with suppress(BackendUnavailable):
+    try:
         told = dict(_pairs(session.ask("CONFIG", "GET", "*append*")))
+    except BackendUnavailable as error:
+        if not is_refusal(error):
+            raise
     what = "valkey" if "valkey_version" in facts else "redis"
     return Server(
         id=facts.get("run_id", ""),

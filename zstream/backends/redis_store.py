@@ -9,6 +9,7 @@ from zstream import wire
 from zstream.backends import redis_link as link
 from zstream.backends import redis_newest, redis_scripts
 from zstream.backends.base import Batch
+from zstream.backends.redis_errors import is_hang_up
 from zstream.backends.redis_open import pack_others
 from zstream.backends.redis_read import Reader
 from zstream.backends.redis_times import Chunks, Gone
@@ -50,6 +51,7 @@ class OpenStore:
     def close(self) -> None:
         """Seal what waits, give the lock back, and end all sessions."""
         self.newest.close()
+        self._opened.closed = True
         self._readers.close()
         self._writer.close()
 
@@ -73,12 +75,7 @@ class OpenStore:
                     f"{self._name}: the batch begins with {batch.first}, but the last id is {head}"
                 )
             self.newest.await_room()
-            try:
-                self._write(batch)
-            except BackendConflict:
-                # What was sent over a lost connection may arrive at any time, and once only.
-                if not (doubtful is batch and self._settle()):
-                    raise
+            self._write(batch)
 
     def _write(self, batch: Batch) -> None:
         rows = redis_newest.pack_rows(batch) if batch.bodies else b""
@@ -87,9 +84,10 @@ class OpenStore:
         mark = f"{batch.arrival} {batch.first - 1}" if marks else ""
         others = pack_others(batch)
         try:
-            self._writer.run(
+            acts = self._writer.run(
                 redis_scripts.APPEND, _last(batch), batch.arrival, mark, bodies, rows, *others
             )
+            self._opened.note(acts)
         except BackendUnavailable:
             self._doubtful = batch
             raise
@@ -105,10 +103,13 @@ class OpenStore:
             self._opened.head = _last(batch)
 
     def _settle(self) -> bool:
-        """Find out whether the batch in doubt was stored; if it was, readers see it now."""
+        """Find out whether the batch in doubt was stored; if it was, readers see it now.
+
+        One without events moves no head, so nobody can tell; to write it again does no harm.
+        """
         batch = self._doubtful
         assert batch is not None
-        if int(self._writer.run(redis_scripts.LAST)) < _last(batch):
+        if not batch.bodies or int(self._writer.run(redis_scripts.LAST)) < _last(batch):
             return False
         self._take(batch, len(redis_newest.pack_rows(batch)))
         return True
@@ -139,10 +140,10 @@ class OpenStore:
             try:
                 with self._readers.session() as (session, waited):
                     return self._try(session, ask)
-            except BackendUnavailable:
+            except BackendUnavailable as error:
                 # A session that has waited here may have been closed by the server long ago, and
                 # so may the others.
-                if not waited:
+                if not waited or session.interrupted or not is_hang_up(error):
                     raise
                 self._readers.forget()
 

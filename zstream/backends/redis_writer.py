@@ -30,14 +30,35 @@ class Opened:
     Attributes:
         run: The run that this opening began.
         head: The last id that is known to be stored.
+        closed: Whether nobody is to be told of what others did.
     """
 
-    def __init__(self, name: str, run: int, earlier: Iterable[int], head: int) -> None:
+    def __init__(
+        self, name: str, run: int, earlier: Iterable[int], head: int, acts: int, word: str
+    ) -> None:
+        """Begin with what a store says of itself.
+
+        Args:
+            name: The store, as it may be shown.
+            run, earlier: The run that is written in, and those before it.
+            head: The last id.
+            acts: How much was done to it; see `redis_scripts`.
+            word: The last word of the lock.
+        """
         self._name, self._earlier = name, frozenset(earlier)
-        self.run, self.head = run, head
+        self.run, self.head, self.closed = run, head, False
+        self._acts, self._word = acts, word
+        self._noting = threading.Lock()
+
+    def note(self, acts: int) -> None:
+        """From now on the store has seen so many acts. Any thread."""
+        with self._noting:
+            self._acts = max(self._acts, acts)
 
     def judge(self, moved: Moved) -> BackendError:
         """What it means that a script found the store otherwise."""
+        if self.closed:
+            return BackendUnavailable(f"{self._name} is not open")
         if moved.run is None:
             return StoreRewound(f"{self._name}: the store was emptied while it was open")
         if moved.run in self._earlier:
@@ -49,6 +70,10 @@ class Opened:
                 f"{self._name}: the server has events up to {moved.last or 0} only, and had them up"
                 f" to {self.head}"
             )
+        if moved.acts < self._acts:
+            return StoreRewound(f"{self._name}: the server lost what was done last")
+        if moved.word != self._word:
+            return BackendConflict(f"{self._name}: somebody else took its lock meanwhile")
         return BackendConflict(
             f"{self._name}: the last id is {moved.last}, and not the one that was expected"
         )
@@ -60,7 +85,7 @@ class Opened:
             StoreRewound, BackendConflict: It found them otherwise.
         """
         try:
-            return session.run(script, self.run, self.head, *args)
+            return session.run(script, self.run, self.head, *args, self._acts, self._word)
         except Moved as moved:
             raise self.judge(moved) from moved
 
@@ -70,15 +95,20 @@ class Lock:
 
     The store's hash names it by the life of the server, the number of its connection there and a
     random word; so nothing has to be renewed, and who has died has given it back.
+
+    Attributes:
+        word: The random word.
+        held: The text of the lock as it was taken last.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.word = secrets.token_hex(8)
+        self.word, self.held = secrets.token_hex(8), ""
 
     def of(self, session: link.Session, life: str) -> str:
-        """The text of this lock when it is held by a session."""
-        return f"{life} {session.ask('CLIENT', 'ID')} {self.word}"
+        """The text of this lock when it is held by a session, as it is to be from now on."""
+        self.held = f"{life} {session.ask('CLIENT', 'ID')} {self.word}"
+        return self.held
 
     def holder(self, session: link.Session, text: str, life: str) -> str:
         """Who holds the lock with this text, in words; "" if nobody does."""
@@ -122,11 +152,11 @@ class Writer:
         self._closed = False
 
     def run(self, script: link.Script, *args: Any) -> Any:
-        """Execute a script; see `Opened.ask`."""
+        """Execute a script, which is told of the lock; see `Opened.ask`."""
         with self._mutex:
             session = self._session or self._connect()
             try:
-                return self.opened.ask(session, script, *args)
+                return self.opened.ask(session, script, *args, self._lock.held)
             except BaseException as error:
                 if not isinstance(error, StoreRewound | BackendConflict):
                     self._drop()
@@ -138,8 +168,7 @@ class Writer:
         session = link.Session(self._address, self._timeout_s)
         try:
             life = server.check(session, self._address.name).id
-            text = self._lock.of(session, life)
-            self.opened.ask(session, scripts.RELOCK, self._lock.word, text)
+            self.opened.ask(session, scripts.RELOCK, self._lock.of(session, life))
         except StoreMismatch as error:  # somebody set the server otherwise, and may set it back
             session.close()
             raise BackendUnavailable(str(error)) from error
