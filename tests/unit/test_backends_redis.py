@@ -423,7 +423,8 @@ def test_keys_are_kept_in_their_order(redis: Redis, prefix: str) -> None:
 def test_a_lock_ends_with_its_process(redis: Redis, prefix: str) -> None:
     code = (
         "from zstream.backends.redis import RedisBackend; import sys;"
-        "b = RedisBackend(sys.argv[1]); b.open(None); print(b.last_id(), flush=True); sys.stdin.read()"
+        "b = RedisBackend(sys.argv[1]); b.open(None);"
+        "print(b.last_id(), flush=True); sys.stdin.read()"
     )
     backend = Small(redis.url(prefix))
     command = [sys.executable, "-c", code, redis.url(prefix)]

@@ -9,7 +9,7 @@ from zstream import wire
 from zstream.backends import redis_link as link
 from zstream.backends import redis_newest, redis_scripts
 from zstream.backends.base import Batch
-from zstream.backends.redis_errors import is_hang_up
+from zstream.backends.redis_errors import is_hang_up, is_refusal
 from zstream.backends.redis_open import pack_others
 from zstream.backends.redis_read import Reader
 from zstream.backends.redis_times import Chunks, Gone
@@ -88,8 +88,9 @@ class OpenStore:
                 redis_scripts.APPEND, _last(batch), batch.arrival, mark, bodies, rows, *others
             )
             self._opened.note(acts)
-        except BackendUnavailable:
-            self._doubtful = batch
+        except BackendUnavailable as error:
+            if not is_refusal(error):
+                self._doubtful = batch
             raise
         self._take(batch, len(rows))
         if marks:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from zstream.backends import redis_link as link
 from zstream.backends import redis_scripts as scripts
 from zstream.backends import redis_server as server
-from zstream.backends.redis_errors import Moved
+from zstream.backends.redis_errors import Moved, is_refusal
 from zstream.errors import (
     BackendConflict,
     BackendError,
@@ -157,8 +157,10 @@ class Writer:
             session = self._session or self._connect()
             try:
                 return self.opened.ask(session, script, *args, self._lock.held)
+            except (StoreRewound, BackendConflict):
+                raise
             except BaseException as error:
-                if not isinstance(error, StoreRewound | BackendConflict):
+                if not (isinstance(error, BackendError) and is_refusal(error)):
                     self._drop()
                 raise
 
