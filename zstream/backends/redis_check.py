@@ -108,7 +108,7 @@ class _Run:
         every = array("q")
         for chunk in range(len(self._layout.starts)):
             data = self._session.ask("GET", f"{self._base}{what}:{chunk}") or b""
-            every += unpack_numbers(data, min(self._layout.rows - chunk * CHUNK, CHUNK))
+            every += unpack_numbers(data, min(self._layout.rows - chunk * CHUNK, CHUNK)).every()
         return every
 
     def _places(self) -> Iterator[str]:

@@ -10,6 +10,7 @@ ids where they do not rise with the ranks, stand in strings of `CHUNK` numbers e
 import struct
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import accumulate, chain, pairwise
@@ -29,7 +30,7 @@ _BUCKET: Final = 64
 #: Longer texts stand for themselves by a digest, behind a byte that no text has.
 _LONGEST: Final = 64
 #: Numbers of one string of times or ids.
-CHUNK: Final = 4_096
+CHUNK: Final = 1_024
 _MARK: Final = struct.Struct("<IB")
 _BASE: Final = struct.Struct("<q")
 
@@ -119,16 +120,38 @@ def pack_numbers(numbers: Sequence[int]) -> bytes:
     return _BASE.pack(base) + packed.tobytes()
 
 
-def unpack_numbers(data: bytes, count: int) -> "array[int]":
-    """What `pack_numbers` made of so many numbers."""
+class Numbers(NamedTuple):
+    """What `pack_numbers` made, read without touching each of them."""
+
+    base: int
+    above: "array[int]"
+
+    def of(self, place: int) -> int:
+        """The number at a place."""
+        return self.base + self.above[place]
+
+    def every(self) -> "array[int]":
+        """All of them."""
+        return array("q", (self.base + each for each in self.above))
+
+    def below(self, number: int) -> int:
+        """How many are below a number, if they rise."""
+        return bisect_left(self.above, number - self.base)
+
+
+def unpack_numbers(data: bytes, count: int) -> Numbers:
+    """Read what `pack_numbers` made of so many numbers."""
     above = array("I" if len(data) - _BASE.size == 4 * count else "Q")
-    above.frombytes(data[_BASE.size :])
+    try:
+        above.frombytes(data[_BASE.size :])
+        (base,) = _BASE.unpack_from(data)
+    except (ValueError, struct.error) as error:
+        raise BackendCorrupt("times or ids of a run cannot be read") from error
     if len(above) != count:
         raise BackendCorrupt("times or ids of a run are not as many as its rows")
     if sys.byteorder == "big":
         above.byteswap()
-    (base,) = _BASE.unpack_from(data)
-    return array("q", (base + each for each in above) if base else above)
+    return Numbers(base, above)
 
 
 # ---------------------------------------------------------------- values

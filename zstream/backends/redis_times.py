@@ -9,10 +9,10 @@ from typing import Final
 
 from zstream import wire
 from zstream.backends.base import Position
-from zstream.backends.redis_runs import CHUNK, Layout, unpack_numbers
+from zstream.backends.redis_runs import CHUNK, Layout, Numbers, unpack_numbers
 
-#: Chunks that are kept: about 32 KiB each.
-_KEPT: Final = 256
+#: Chunks that are kept: about 4 KiB each.
+_KEPT: Final = 2_048
 
 #: Fetches strings by their names behind ``:run:``, packed; see `redis_lookups.PIECES`.
 Fetch = Callable[[bytes], Sequence[bytes]]
@@ -23,10 +23,10 @@ class Chunks:
     """What was fetched last, for all readers of a store. Runs never change, so it stays true."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[_Name, array[int]] = OrderedDict()
+        self._kept: OrderedDict[_Name, Numbers] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, names: Iterable[_Name]) -> dict[_Name, "array[int]"]:
+    def find(self, names: Iterable[_Name]) -> dict[_Name, Numbers]:
         """Those of the chunks that are here."""
         found = {}
         with self._lock:
@@ -36,7 +36,7 @@ class Chunks:
                     found[name] = self._kept[name]
         return found
 
-    def keep(self, fetched: dict[_Name, "array[int]"]) -> None:
+    def keep(self, fetched: dict[_Name, Numbers]) -> None:
         """Keep more of them, and forget those that nobody wanted for longest."""
         with self._lock:
             self._kept.update(fetched)
@@ -53,7 +53,7 @@ class Times:
 
     def __init__(self, chunks: Chunks, fetch: Fetch) -> None:
         self._chunks, self._fetch = chunks, fetch
-        self._mine: dict[_Name, array[int]] = {}
+        self._mine: dict[_Name, Numbers] = {}
 
     def load(self, wanted: Iterable[tuple[Layout, int]], ids: bool = True) -> None:
         """Fetch what is needed to place these ranks of runs, in one call."""
@@ -89,7 +89,7 @@ class Times:
         name = (layout.run.number, what, rank // CHUNK)
         if name not in self._mine:
             self._load({name: layout})
-        return self._mine[name][rank % CHUNK]
+        return self._mine[name].of(rank % CHUNK)
 
     def ts(self, layout: Layout, rank: int) -> int:
         """The time of a row."""
@@ -112,7 +112,7 @@ class Times:
         self._load({(run.number, "ids", chunk): layout for chunk in chunks})
         every = array("q")
         for chunk in chunks:
-            every += self._mine[run.number, "ids", chunk]
+            every += self._mine[run.number, "ids", chunk].every()
         return every
 
     def rank(self, layout: Layout, before: Position) -> int:
@@ -137,4 +137,4 @@ class Times:
             return layout.rows
         chunk = max(bisect_left(layout.starts, ts) - 1, 0)
         self.load([(layout, chunk * CHUNK)], ids=False)
-        return chunk * CHUNK + bisect_left(self._mine[layout.run.number, "ts", chunk], ts)
+        return chunk * CHUNK + self._mine[layout.run.number, "ts", chunk].below(ts)
