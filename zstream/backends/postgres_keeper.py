@@ -7,6 +7,7 @@ cannot do just now, such as against a person's open transaction, it tries again.
 import logging
 import threading
 from contextlib import suppress
+from typing import Final
 
 import psycopg
 
@@ -15,6 +16,9 @@ from zstream.backends import postgres_parts as parts
 from zstream.backends.postgres_rows import Rows
 from zstream.backends.wires import Wires
 from zstream.errors import BackendError
+
+#: How long the server may take to hear that a statement is to end, in seconds.
+_CANCEL_S: Final = 1.0
 
 _log = logging.getLogger("zstream.backends.postgres")
 
@@ -122,7 +126,7 @@ class Keeper(threading.Thread):
             db = self._db
             if db is not None and not link.was_cut(db):  # else nobody would hear of it
                 with suppress(psycopg.Error):  # it was about to end by itself
-                    db.cancel()
+                    _cancel(db)
             self.join(0.1)
 
     def run(self) -> None:
@@ -221,3 +225,11 @@ class Keeper(threading.Thread):
                 part = parts.Part(room + 1, room + self._widths.next())
                 parts.attach(db, part)
                 self._rows.attach(part)
+
+
+def _cancel(db: link.Connection) -> None:
+    # The older way waits for the server with the GIL in its hand, for ever if nothing comes.
+    if hasattr(db, "cancel_safe"):
+        db.cancel_safe(timeout=_CANCEL_S)
+    else:
+        db.cancel()
