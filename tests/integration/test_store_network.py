@@ -1,4 +1,4 @@
-"""Stores behind a network that fails: what waits ends when it is told to, and nothing is doubled."""
+"""Stores behind a network that fails: what waits ends when it is told to, and nothing is twice."""
 
 import threading
 import time
