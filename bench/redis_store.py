@@ -2,7 +2,7 @@
 
 Both store the same events in turns, each on a server of its own that is set alike: single events
 pushed at the daemon, and SET + 4 ZADD an event pipelined by 1,000. The same with the append-only
-file synced each second, with fewer events. At the end stands what the two servers use of their
+file synced each second, and always, with fewer events. At the end stands what the two servers use of their
 memory, and how long a feed takes.
 """
 
@@ -135,8 +135,9 @@ def main() -> None:
             both = in_turns(stack, None, options.events, options.slices)
             weigh(both)
             ask(both, options.queries)
-        with ExitStack() as stack:
-            in_turns(stack, "everysec", options.synced, options.slices)
+        for fsync in ("everysec", "always"):
+            with ExitStack() as stack:
+                in_turns(stack, fsync, options.synced, options.slices)
     except Absent as absent:
         report("redis_store", absent=str(absent))
 
