@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from zstream.backends import mysql_link as link
 from zstream.backends.mysql_errors import translated
@@ -74,7 +74,8 @@ class Writer:
     def _connect_again(self) -> link.Session:
         db = link.Session(self._address, self._timeout_s, self._wires)
         try:
-            self.check(db)  # before a session is ended that has only the number of ours
+            with suppress(StoreRewound):  # it will say so again
+                self.check(db)  # before a session is ended that has only the number of ours
             before = set(self._ours)
             self._ours.add(db.id)  # it may have the lock although its answer is lost
             try:

@@ -125,15 +125,20 @@ class Writer:
         self.db.close()
         self._connect()
         try:
-            self._check(head)
             # Where nothing told the server that the connection was lost, it lives on there, with
             # the lock, and may still commit. Who has the lock knows that it has ended.
             link.end(self.db, self._ours - {self._mine})
-            if not self.lock(_END_S):
+            is_alone = self.lock(_END_S)
+            try:
+                last = self._check(head)
+            except StoreRewound:
+                if is_alone:
+                    raise
+            if not is_alone:
                 name = self._address.name
                 raise BackendUnavailable(f"{name}: the connection that was lost still has its lock")
             self._ours = {self._mine}
-            return self._check(head)
+            return last
         except BaseException:
             self.db.close()  # the next try connects anew
             raise
