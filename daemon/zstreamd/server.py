@@ -66,6 +66,7 @@ class Server:
         self._settings = settings
         self._backend: Backend | None = None
         self._sockets: Sockets | None = None
+        self._watch: Watch | None = None
         self._outbox = Outbox(settings.publish_bytes)
         self._inbox = Inbox(settings.queue_bytes, self._outbox.ring)
         self._stop_reader, self._stop_writer = os.pipe()
@@ -122,12 +123,12 @@ class Server:
         gc.set_threshold(50_000, 20, 20)
         self._writer.start()
         self._pool.start()
+        assert self._watch is not None
         self._watch.start()
         try:
             self._serve()
         finally:
             self._finish()
-            self._watch.stop()
         if self._writer.failure is not None:
             raise self._writer.failure
 
@@ -144,7 +145,10 @@ class Server:
             self._sockets.close()
             self._sockets = None
         if self._backend is not None:
-            self._backend.close()
+            self._backend.close()  # under watch: it may wait for a server that does not answer
+            if self._watch is not None:
+                self._watch.end()
+                self._backend.close()  # what was opened for the last probe
             self._backend = None
 
     def _about(self) -> Mapping[str, Any]:

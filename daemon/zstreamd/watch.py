@@ -80,9 +80,11 @@ class Watch(threading.Thread):
         if type(self._backend).probe is not Backend.probe:
             super().start()
 
-    def stop(self) -> None:
-        """End before long."""
+    def end(self) -> None:
+        """Look no more; return when the last look is over."""
         self._stopping.set()
+        if self.ident is not None:
+            self.join()
 
     def run(self) -> None:
         """Ask until told to stop."""

@@ -230,7 +230,6 @@ def test_the_thread_looks_until_it_is_stopped(
     monkeypatch.setattr(store, "interrupt", given.set)
     watcher.start()
     assert given.wait(30)
-    watcher.stop()
-    watcher.join(30)
+    watcher.end()
     assert not watcher.is_alive()
     assert outage.away is AWAY
