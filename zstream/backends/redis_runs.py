@@ -179,26 +179,31 @@ class Pieces(NamedTuple):
 def entries(segment: Segment, layout: Layout, key: int, step_bytes: int) -> Iterator[Pieces]:
     """Index one key of a segment: about so many bytes at a time."""
     buckets: list[list[bytes]] = [[] for _ in range(layout.buckets[key])]
-    strings, size = list[str | bytes](), 0
+    dense = list[tuple[bytes, bytes]]()
     for name, ranks in _ranks(segment.keys[key], layout.rows):
         bucket = crc32(name) % len(buckets)
         if len(ranks) > 4 * FEW:
-            strings += (f"{key}:{bucket}=".encode() + name, ranks)
-            size += len(ranks)
+            dense.append((f"{key}:{bucket}=".encode() + name, ranks))
             ranks = _MARK.pack(len(ranks) // 4, 0)
-            if size > step_bytes:
-                yield Pieces([], strings)
-                strings, size = [], 0
         buckets[bucket] += (name, ranks)
-    hashes = list[tuple[str, list[bytes]]]()
+    # The marks first: a string of which no mark tells would never be freed.
+    hashes, size = list[tuple[str, list[bytes]]](), 0
     for number, fields in enumerate(buckets):
         if fields:
             hashes.append((f"{key}:{number}", fields))
             size += sum(map(len, fields))
         if size > step_bytes:
-            yield Pieces(hashes, strings)
-            hashes, strings, size = [], [], 0
-    yield Pieces(hashes, strings)
+            yield Pieces(hashes, [])
+            hashes, size = [], 0
+    yield Pieces(hashes, [])
+    strings, size = list[str | bytes](), 0
+    for name, ranks in dense:
+        strings += (name, ranks)
+        size += len(ranks)
+        if size > step_bytes:
+            yield Pieces([], strings)
+            strings, size = [], 0
+    yield Pieces([], strings)
 
 
 def _ranks(key: KeyIndex, count: int) -> Iterator[tuple[bytes, bytes]]:
