@@ -97,16 +97,18 @@ class Daemon:
     Attributes:
         url: Its query endpoint, the same in every life.
         store: The file of its store.
+        store_url: Its URL, if it is kept elsewhere.
         clock: A file with the microseconds that its clock is ahead.
         kills: How often it was killed.
     """
 
     starting: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, store_url: str = "") -> None:
         self.folder = folder
         self.url = f"ipc://{folder}/s"
         self.store, self.clock = folder / "store.db", folder / "clock"
+        self.store_url = store_url or f"sqlite:///{self.store}"
         self.clock.write_text("0")
         self.kills = 0
         self._options = options
@@ -128,7 +130,7 @@ class Daemon:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ZSTREAM")}
         plan["clock"] = str(self.clock)
         command = [
-            sys.executable, HOST, "--store", f"sqlite:///{self.store}", "--listen", self.url,
+            sys.executable, HOST, "--store", self.store_url, "--listen", self.url,
             "--log-format", "json", "--keys", ",".join(KEYS), *self._options,
         ]  # fmt: skip
         environment["HOST"] = json.dumps(plan)
@@ -148,7 +150,7 @@ class Daemon:
 
     def run(self, *words: str | Path) -> None:
         """Run a command of an operator on the store, to its good end."""
-        command = [sys.executable, "-m", "zstreamd", *words, "--store", f"sqlite:///{self.store}"]
+        command = [sys.executable, "-m", "zstreamd", *words, "--store", self.store_url]
         Child(self.folder / "operator.log", command).wait_well()
 
     def ask(self, op: str, **fields: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Every event says who inserted it (p) and as its how-many-eth (n), and all else i
 these two: whoever reads one can tell whether it is as it was.
 """
 
+import random
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -18,6 +19,8 @@ KEYS: Final = ("kind", "user", "p")
 END: Final = 1_000_000
 #: The p whose every 50,000th event is as large as can be, and the others tiny.
 HUGE: Final = 2_000_000
+#: The p whose events all have 100 KB that nothing makes smaller.
+FILLER: Final = 3_000_000
 #: When an insert returned, by the monotonic clock in ns, and its n.
 RETURNED: Final = struct.Struct(">QQ")
 #: Everything, one value, many values of one key and some of another.
@@ -42,6 +45,9 @@ def make_event(p: int, n: int) -> Event:
         if n % 50_000 == 25_000:
             event["text"] = "x" * ((1 << 20) - 42)
         return event
+    if p == FILLER:
+        text = random.Random(n).randbytes(50_000).hex()
+        return {"p": p, "n": n, "kind": "push", "user": 0, "text": text}
     draw = (p * 40_503 + n * 2_654_435_761) % (1 << 32)
     event = {"p": p, "n": n, "kind": _KINDS[draw % 5], "user": draw // 5 % 50}
     chance = draw // 250 % 1_000

@@ -48,7 +48,8 @@ class MariaDB:
     def _run(self, program: str, *options: str) -> "subprocess.Popen[bytes]":
         command = [which(program), "--no-defaults", *self._place, *self._user, *options]
         with self._log.open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
+            # Not to be killed by SIGXFSZ, which this process ignores: a limit is as a full disk.
+            return subprocess.Popen(command, stdout=log, stderr=log, restore_signals=False)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -68,6 +69,12 @@ class MariaDB:
     def _answers(self) -> bool:
         with closing(socket.socket(socket.AF_UNIX)) as probe:
             return probe.connect_ex(str(self.socket)) == 0
+
+    @property
+    def pid(self) -> int:
+        """The process of the server that runs."""
+        assert self._process is not None
+        return self._process.pid
 
     def kill(self) -> None:
         """End it as a crash would."""

@@ -77,18 +77,32 @@ class Postgres:
                 return
         raise RuntimeError(f"postgres did not start:\n{self._log.read_text()[-4000:]}")
 
+    @property
+    def user(self) -> str | None:
+        """Who it runs as, if not as who started it."""
+        return self._user
+
+    def pids(self) -> list[int]:
+        """Its processes, the one first that starts the others."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+
+    def send(self, number: int) -> None:
+        """Send a signal to all of its processes."""
+        assert self._process is not None
+        if number != signal.SIGCONT:
+            self._process.send_signal(signal.SIGSTOP)  # it is not to start others meanwhile
+        for pid in reversed(self.pids()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def kill(self) -> None:
         """End it and all its processes as a crash of the machine would, but for the disk."""
+        self.send(signal.SIGKILL)
         process, self._process = self._process, None
         assert process is not None
-        process.send_signal(signal.SIGSTOP)  # it is not to start others meanwhile
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in map(int, children):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        process.send_signal(signal.SIGKILL)
         process.wait(60)
 
     def stop(self) -> None:

@@ -1,0 +1,91 @@
+"""A store's server goes away in every way, under inserts, queries and a tail, and comes back."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from ..servers.network import Network
+from .outage import Life
+from .stores import StoreServer, serving
+
+Told = Callable[[str], None]
+KINDS = ("postgresql", "mariadb", "redis")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(
+    request: pytest.FixtureRequest, missing: Callable[[str], NoReturn]
+) -> Iterator[StoreServer]:
+    with serving(request.param, missing) as made:
+        yield made
+
+
+@pytest.fixture
+def network(server: StoreServer) -> Iterator[Network]:
+    made = Network({"store": server.target})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def life(tmp_path: Path, server: StoreServer, network: Network) -> Life:
+    return Life(tmp_path, server.url(network))
+
+
+def end(life: Life, figures: Callable[..., Any], tell: Told) -> None:
+    rows = life.end()
+    for each in life.figures:
+        tell(f"outage: {each['outage']}")
+        figures(store=life.daemon.store_url.partition(":")[0], **each)
+    figures(store=life.daemon.store_url.partition(":")[0], events=len(rows))
+
+
+def test_the_server_ends(
+    server: StoreServer, life: Life, figures: Callable[..., Any], tell: Told
+) -> None:
+    with life.outage("stopped", flood=True) as wait:
+        server.stop()
+        wait()
+        server.start()
+    with life.outage("killed") as wait:
+        server.kill()
+        wait()
+        server.start()
+    with life.outage("paused") as wait:
+        server.pause()
+        wait()
+        server.resume()
+    end(life, figures, tell)
+
+
+def test_the_network_fails(
+    network: Network, life: Life, figures: Callable[..., Any], tell: Told
+) -> None:
+    for what in ("refuse", "freeze", "drop"):
+        with life.outage(f"network, {what}") as wait:
+            getattr(network, what)()
+            wait()
+            network.mend(old=what != "freeze")
+    with life.outage("network, slow") as wait:
+        network.mend()
+        network.delay(3.0)
+        wait()
+        network.mend()
+    end(life, figures, tell)
+
+
+def test_the_server_takes_nothing(
+    server: StoreServer, life: Life, figures: Callable[..., Any], tell: Told
+) -> None:
+    with life.outage("read-only", reads=True) as wait:
+        server.make_read_only()
+        wait()
+        server.make_writable()
+    with life.outage("full") as wait:
+        server.fill()
+        life.fill()
+        wait()
+        server.unfill()
+    end(life, figures, tell)
