@@ -303,6 +303,15 @@ def test_what_waits_for_a_server_can_be_ended(own: Redis) -> None:
     backend.close()
 
 
+def test_who_is_interrupted_with_the_answer_in_hand_can_go_on(near: Small) -> None:
+    assert ids(near) == [1, 2, 3]
+    (idle,) = near._opened()._readers._idle
+    idle._asking = True
+    idle.interrupt()
+    idle._asking = False
+    assert ids(near) == [1, 2, 3]
+
+
 def test_a_server_that_is_away_while_the_store_is_closed(own: Redis, near: Small) -> None:
     near.append(batch(4, 20))
     own.ask("SAVE")

@@ -141,7 +141,7 @@ class Session:
         """
         self._name, self._prefix = address.name, address.prefix
         self._asking = False
-        #: Whether a call was made to fail.
+        #: Whether the call under way, or the last one, was made to fail.
         self.interrupted = False
         with translated(address.name):
             self._connection = address.kind(
@@ -171,7 +171,7 @@ class Session:
 
     def _ask(self, *command: Any) -> Any:
         connection = self._connection
-        self._asking = True
+        self.interrupted, self._asking = False, True
         try:
             connection.send_command(*command, check_health=False)
             return connection.read_response()
