@@ -20,6 +20,7 @@ import pytest
 from zstream import Client, Page
 from zstream.testing import Server, server
 
+from ..servers.redis import Redis
 from . import plain
 from .plain import EPOCH, Plain, Row, jsonl, lines_of, micros
 from .support import PATIENCE_S, ask_well, zstream_ok
@@ -218,8 +219,12 @@ def _short(found: Found | int) -> str:
 
 
 @contextmanager
-def a_store(folder: Path, keys: Sequence[str], store: str = "sqlite") -> Iterator[Server]:
+def a_store(
+    folder: Path, keys: Sequence[str], store: str = "sqlite", redis: Redis | None = None
+) -> Iterator[Server]:
     url = f"sqlite:///{folder}/events.db" if store == "sqlite" else "memory:"
+    if redis is not None:
+        url = redis.url(redis.prefix())
     with server(keys=keys, store=url) as running:
         yield running
 
@@ -345,25 +350,37 @@ def test_wikipedia_shuffled(wikipedia_file: Path, tmp_path: Path) -> None:
         compare(running.url, stream, seed, QUESTIONS // 2)
 
 
-@pytest.mark.parametrize("store", ["sqlite", "memory"])
-def test_zeek(zeek: Plain, tmp_path: Path, store: str) -> None:
+@pytest.fixture(params=["sqlite", "memory", "redis"])
+def store(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def there(request: pytest.FixtureRequest, store: str) -> Redis | None:
+    """The server of a store that has one."""
+    found: Redis | None = request.getfixturevalue(store) if store == "redis" else None
+    return found
+
+
+def test_zeek(zeek: Plain, tmp_path: Path, store: str, there: Redis | None) -> None:
     """Keys with dots in their names, lists, numbers and booleans; really late rows."""
     assert len(zeek.rows) == ZEEK_EVENTS
     assert zeek.late > 1_000
     lines = jsonl(row.event for row in zeek.by_id)
-    with a_store(tmp_path, ZEEK_KEYS, store) as running:
+    with a_store(tmp_path, ZEEK_KEYS, store, there) as running:
         zstream_ok(running.url, "import", "-", "--date", "ts", stdin=lines)
         compare(running.url, zeek, a_seed(), QUESTIONS // 2)
 
 
-@pytest.mark.parametrize("store", ["sqlite", "memory"])
-def test_questions_while_it_grows(zeek: Plain, tmp_path: Path, store: str) -> None:
+def test_questions_while_it_grows(
+    zeek: Plain, tmp_path: Path, store: str, there: Redis | None
+) -> None:
     """A walk sees what there was at its first page, whatever comes and however late it is."""
     seed = a_seed()
     print(f"the questions: ZSTREAM_TEST_SEED={seed}")
     asker = Questions(zeek, seed)
     heads = set()
-    with a_store(tmp_path, ZEEK_KEYS, store) as running, Client(running.url) as client:
+    with a_store(tmp_path, ZEEK_KEYS, store, there) as running, Client(running.url) as client:
         for first in range(0, len(zeek.by_id), 100):
             for row in zeek.by_id[first : first + 100]:
                 client.insert(row.event, date=EPOCH + timedelta(microseconds=row.ts))

@@ -16,7 +16,7 @@ from zstream.backends.redis_runs import Layout, Pieces, describe, entries, numbe
 
 #: Bytes that are written at once, and keys that are freed at once.
 STEP_BYTES: Final = 64 << 10
-STEP_KEYS: Final = 500
+STEP_KEYS: Final = 200
 
 #: Executes a script with its arguments behind the run and the head.
 Run = Callable[..., Any]
