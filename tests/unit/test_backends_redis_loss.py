@@ -324,6 +324,24 @@ def test_a_server_that_is_away_while_the_store_is_closed(own: Redis, near: Small
     check(near, 23)
 
 
+def test_a_lost_connection_does_not_keep_its_own_daemon_out(
+    network: Network, own: Redis, backend: Quick
+) -> None:
+    """Nor does what it still has to say when it is heard of again."""
+    before = connection(own, backend)
+    network.freeze()
+    backend.close()
+    network.mend(old=False)
+    assert own.ask("CLIENT", "LIST", "ID", before)
+    with pytest.raises(errors.StoreLocked):
+        Quick(own.url("a")).open(None)
+    assert backend.open(None).id == 3
+    network.mend()
+    until(lambda: not own.ask("CLIENT", "LIST", "ID", before).strip())
+    backend.append(batch(4))
+    check(backend, 4)
+
+
 # ---------------------------------------------------------------- a server that declines
 
 

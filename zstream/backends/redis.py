@@ -52,6 +52,8 @@ class RedisBackend(RedisUpkeep, Backend):
         self._open: OpenStore | None = None
         self._keys: tuple[str, ...] = ()
         self._server: redis_server.Server | None = None
+        #: One for all openings, so that a connection that was lost does not keep the next one out.
+        self._lock = Lock(self.name)
         self._probe: link.Session | None = None
 
     # ------------------------------------------------------------ opening and closing
@@ -64,7 +66,7 @@ class RedisBackend(RedisUpkeep, Backend):
         session = link.Session(self._address, self.WRITE_S)
         try:
             self._server = redis_server.check(session, self.name)
-            lock = Lock(self.name)
+            lock = self._lock
             opening = open_store(
                 session, self._address, lock, self._server.id, wanted, self.LOCK_S, self.MARK_US
             )

@@ -75,10 +75,9 @@ redis.call('HSET', P, 'lock', ARGV[3])
 return 1
 """)
 
-#: Give the lock back. ARGV: its last word.
+#: Give the lock back. ARGV: all of it.
 UNLOCK: Final = Script("""
-local held = redis.call('HGET', KEYS[1], 'lock')
-if held and string.match(held, '%S+$') == ARGV[1] then redis.call('HDEL', KEYS[1], 'lock') end
+if redis.call('HGET', KEYS[1], 'lock') == ARGV[1] then redis.call('HDEL', KEYS[1], 'lock') end
 """)
 
 #: The last id.

@@ -58,7 +58,7 @@ class RedisUpkeep(Upkeep):
             life = redis_server.look(session).id
             lock = Lock(self.name)
             yield Taken(session, take_store(session, self._address, lock, life, self.LOCK_S))
-            session.run(redis_scripts.UNLOCK, lock.word)
+            session.run(redis_scripts.UNLOCK, lock.held)
         finally:
             session.close()
 

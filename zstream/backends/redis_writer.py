@@ -130,7 +130,8 @@ class Lock:
         while True:
             found = session.ask("HGET", prefix, "lock")
             text = "" if found is None else str(found.decode(errors="replace"))
-            who = self.holder(session, text, life)
+            mine = text.endswith(f" {self.word}")  # over a connection that was given up
+            who = "" if mine else self.holder(session, text, life)
             if not who:
                 return text
             if time.monotonic() > until:
@@ -197,5 +198,5 @@ class Writer:
             self._closed = True
             if self._session is not None:
                 with suppress(BackendError):  # who opens it next finds the connection gone
-                    self._session.run(scripts.UNLOCK, self._lock.word)
+                    self._session.run(scripts.UNLOCK, self._lock.held)
             self._drop()
