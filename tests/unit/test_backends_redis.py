@@ -195,7 +195,7 @@ def test_a_prefix_that_may_be_a_key_of_another_store(prefix: str) -> None:
 def server(**more: object) -> redis_server.Server:
     facts: dict[str, object] = {
         "id": "", "what": "redis 7.0.1", "aof": True, "fsync": "always", "lazy": False,
-        "policy": "noeviction", "maxmemory": 0, "memory": 0,
+        "clustered": False, "policy": "noeviction", "maxmemory": 0, "memory": 0,
     }  # fmt: skip
     return redis_server.Server(**(facts | more))  # type: ignore[arg-type]
 
@@ -221,6 +221,13 @@ def test_an_old_server_is_refused(
         else:
             with pytest.raises(errors.StoreMismatch, match=f"there: .*6.2 or newer.*{what}"):
                 redis_server.check(session, "there")
+
+
+def test_a_cluster_is_refused(redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_server, "look", lambda session: server(clustered=True))
+    with pytest.raises(errors.StoreMismatch, match="part of a Redis Cluster"):
+        Small(redis.url(prefix)).open(None)
+    assert keys_of(redis, prefix) == set()
 
 
 @contextmanager

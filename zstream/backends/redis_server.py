@@ -28,6 +28,7 @@ class Server:
         aof: Whether it keeps an append-only file.
         fsync: When that is synced; "" if the server does not tell.
         lazy: Whether it is not synced while it is rewritten.
+        clustered: Whether it is a node of a Redis Cluster.
         policy, maxmemory, memory: Which keys are evicted when more than so many bytes, 0 for any,
             are used; how many are.
     """
@@ -37,6 +38,7 @@ class Server:
     aof: bool
     fsync: str
     lazy: bool
+    clustered: bool
     policy: str
     maxmemory: int
     memory: int
@@ -74,6 +76,7 @@ def look(session: Session) -> Server:
         aof=facts.get("aof_enabled") == "1",
         fsync=told.get("appendfsync", ""),
         lazy=told.get("no-appendfsync-on-rewrite") == "yes",
+        clustered=facts.get("redis_mode", facts.get("server_mode")) == "cluster",
         policy=facts.get("maxmemory_policy", "noeviction"),
         maxmemory=int(facts.get("maxmemory", 0)),
         memory=int(facts.get("used_memory", 0)),
@@ -84,12 +87,14 @@ def check(session: Session, name: str) -> Server:
     """Look at a server, and refuse one that a store cannot be kept in.
 
     Raises:
-        StoreMismatch: It is too old, or may evict what was stored.
+        StoreMismatch: It is too old, part of a cluster, or may evict what was stored.
     """
     server = look(session)
     version = server.what.partition(" ")[2].split(".")
     if all(part.isdecimal() for part in version[:2]) and tuple(map(int, version[:2])) < _OLDEST:
         raise StoreMismatch(f"{name}: zstream needs Redis 6.2 or newer, this is {server.what}")
+    if server.clustered:
+        raise StoreMismatch(f"{name}: the server is part of a Redis Cluster: use one of its own")
     if not server.policy.startswith(_SAFE):
         raise StoreMismatch(
             f"{name}: the server's maxmemory-policy is {server.policy}: it may evict what was"
