@@ -501,6 +501,18 @@ def test_another_daemon_was_faster(redis: Redis, backend: Small) -> None:
     other.close()
 
 
+def test_somebody_moved_the_head(redis: Redis, backend: Small) -> None:
+    add(backend, 3)
+    redis.ask("HSET", prefix_of(backend), "last", 5)
+    for _ in range(2):
+        with pytest.raises(errors.BackendConflict, match="last id is 5, and not the one that was"):
+            backend.append(batch(4))
+    assert backend.last_id() == 5
+    redis.ask("HSET", prefix_of(backend), "last", 3)
+    backend.append(batch(4))
+    check(backend, 4)
+
+
 def test_an_operator_was_there_meanwhile(redis: Redis, backend: Small) -> None:
     add(backend, 3)
     redis.ask("CLIENT", "KILL", "ID", connection(redis, backend))
