@@ -95,8 +95,9 @@ class _Tries:
     def failed(self, error: BackendError) -> None:
         """Note a failure, and wait until it is time for the next try."""
         self.count += 1
-        # The first may be of a connection that has been dead for long, to a store that is there.
-        if self.count > 1 or self._stopping.is_set():
+        # The first may be of a connection that has been dead for long, to a store that is there,
+        # unless the watch knows better. It is back when something was written, not before.
+        if self.count > 1 or self._stopping.is_set() or self._outage.away is not None:
             self._outage.note("append", error)
         if not self._stopping.is_set():
             self._outage.wait(self._delay_s)

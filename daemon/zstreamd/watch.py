@@ -100,6 +100,9 @@ class Watch(threading.Thread):
             self._backend.interrupt()
             self._give_up(error)
             return
+        if self._outage.away is not None:
+            # Connections that were begun meanwhile may stand where nothing will ever come.
+            self._backend.interrupt()
         self._outage.answers()
         if self._patience.is_over() or self._is_overdue():
             self._backend.interrupt()

@@ -108,6 +108,27 @@ def test_an_append_is_tried_until_it_works(store: Store, caplog: pytest.LogCaptu
 
 
 @pytest.mark.usefixtures("quick")
+def test_one_failure_while_the_watch_sees_nobody_is_of_the_outage(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store is told to be back when something was written, and not at the first answer."""
+    outage = Outage()
+    outage.note("probe", AWAY)
+    store.failures = [AWAY, AWAY]
+    answered = store.append
+
+    def append(batch: Batch) -> None:
+        if store.appends == 1:
+            outage.answers()
+            assert said(caplog) == ["store_away"]
+        answered(batch)
+
+    store.append = append  # type: ignore[method-assign]
+    PatientStore(store, outage, Patience()).append(batch())
+    assert said(caplog) == ["store_away", "store_back"]
+
+
+@pytest.mark.usefixtures("quick")
 def test_one_failure_of_an_old_connection_is_no_outage(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,8 +197,10 @@ def test_who_waits_is_freed_while_the_store_does_not_answer(store: Store) -> Non
     watch.look()
     assert (outage.away, store.interrupts, given_up) == (AWAY, 2, [AWAY, AWAY])
     store.probe_error = None
+    watch.look()  # what was begun meanwhile may hang for ever
+    assert (outage.away, store.interrupts) == (None, 3)
     watch.look()
-    assert (outage.away, store.interrupts) == (None, 2)
+    assert store.interrupts == 3
 
 
 def test_what_hangs_although_the_store_answers_is_ended(
