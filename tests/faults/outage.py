@@ -16,7 +16,7 @@ from zstream import Client
 from zstream.errors import Error, TimedOut, Unavailable
 
 from .running import Daemon, wait_until
-from .traffic import END, FILLER, Row, check_store, check_tail, make_event
+from .traffic import END, FILLER, MARKED, Row, check_store, check_tail, make_event
 
 #: What is promised: until a query is answered, and until all goes on after the return, in seconds.
 ANSWER_S: Final = 2.0
@@ -181,12 +181,15 @@ class Life:
         daemon.start()
         self._pid = daemon.child.pid
         options: dict[str, Any] = {"on_full": "block", "buffer_bytes": 1 << 18}
-        self._producer, self._other = Client(daemon.url, **options), Client(daemon.url, timeout=20.0)
+        self._producer, self._other = (
+            Client(daemon.url, **options),
+            Client(daemon.url, timeout=20.0),
+        )
         self._reader = Reader(self._other)
         self.asker, self._inserter = Asker(daemon.url), Inserter(self._producer)
         self._floods: list[Flood] = []
         self._filler: Inserter | None = None
-        self._singles = 0
+        self._singles = self._marked = 0
         self._outages = 0
         self.figures: list[dict[str, Any]] = []
         self.go_on()
@@ -211,6 +214,12 @@ class Life:
         wait_until(lambda: (0, count) in {row[1:] for row in self._reader.got[-20_000:]} or
                    self._inserter.count == count, "the tail goes on", 30)  # fmt: skip
         return took
+
+    def marked(self) -> tuple[bytes, Callable[[], int]]:
+        """Bytes that only the next event of its kind has, and what inserts it; that returns its id."""
+        number, self._marked = self._marked, self._marked + 1
+        event = make_event(MARKED, number)
+        return event["kind"].encode(), lambda: self._other.insert(event, wait=True)
 
     def fill(self) -> None:
         """Insert large events from now on, until the store is away."""
@@ -290,6 +299,8 @@ class Life:
         }  # fmt: skip
         if self._filler is not None:
             expected[FILLER] = range(self._filler.count)
+        if self._marked:
+            expected[MARKED] = range(self._marked)
         wait_until(lambda: self._all_came(), "the flood is stored")
         if self._floods:
             assert len(self._floods) == 1
@@ -307,6 +318,7 @@ class Life:
         return rows
 
     def _all_came(self) -> bool:
-        wanted = self._inserter.count + self._singles + sum(each.count for each in self._floods)
+        wanted = self._inserter.count + self._singles + self._marked
+        wanted += sum(each.count for each in self._floods)
         wanted += self._filler.count if self._filler is not None else 0
         return self.daemon.head() >= wanted

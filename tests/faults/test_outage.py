@@ -1,5 +1,6 @@
 """A store's server goes away in every way, under inserts, queries and a tail, and comes back."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -7,7 +8,7 @@ from typing import Any, NoReturn
 import pytest
 
 from ..servers.network import Network
-from .outage import Life
+from .outage import RETURN_S, SLACK_S, Life
 from .stores import StoreServer, serving
 
 Told = Callable[[str], None]
@@ -88,4 +89,26 @@ def test_the_server_takes_nothing(
         life.fill()
         wait()
         server.unfill()
+    end(life, figures, tell)
+
+
+def test_a_commit_whose_answer_does_not_come(
+    server: StoreServer, network: Network, life: Life, figures: Callable[..., Any], tell: Told
+) -> None:
+    """The server has stored it, or is about to when the daemon looks: it is there once."""
+    for round in range(6):
+        mark, insert = life.marked()
+        if is_last := round == 5:
+            network.hold(server.last_words(mark))
+        else:
+            network.trap(server.last_words(mark))
+        began = time.monotonic()
+        insert()
+        took = time.monotonic() - began
+        assert network.sprung("store") == round + 1
+        assert took < RETURN_S + SLACK_S
+        if is_last:  # what stood in the network comes now
+            network.mend()
+        life.go_on()
+        tell(f"outage: an answer {'is held back' if is_last else 'is lost'}")
     end(life, figures, tell)

@@ -21,6 +21,8 @@ END: Final = 1_000_000
 HUGE: Final = 2_000_000
 #: The p whose events all have 100 KB that nothing makes smaller.
 FILLER: Final = 3_000_000
+#: The p whose events can be told from all others by their bytes.
+MARKED: Final = 4_000_000
 #: When an insert returned, by the monotonic clock in ns, and its n.
 RETURNED: Final = struct.Struct(">QQ")
 #: Everything, one value, many values of one key and some of another.
@@ -45,6 +47,8 @@ def make_event(p: int, n: int) -> Event:
         if n % 50_000 == 25_000:
             event["text"] = "x" * ((1 << 20) - 42)
         return event
+    if p == MARKED:
+        return {"p": p, "n": n, "kind": f"mark-{n:08}", "user": 0}
     if p == FILLER:
         text = random.Random(n).randbytes(50_000).hex()
         return {"p": p, "n": n, "kind": "push", "user": 0, "text": text}
