@@ -303,6 +303,38 @@ def test_what_waits_for_a_server_can_be_ended(own: Redis) -> None:
     backend.close()
 
 
+def test_taking_the_lock_again_can_be_ended(own: Redis, network: Network) -> None:
+    class Patient(Small):
+        WRITE_S = 60.0
+
+    backend = Patient(f"redis://127.0.0.1:{network.ports['redis']}/0?prefix=a")
+    backend.open(["kind", "user"])
+    add(backend, 3)
+    network.cut()
+    with pytest.raises(errors.BackendUnavailable):
+        backend.append(batch(4))
+    network.hold(words(redis_scripts.RELOCK))
+    failed: list[Exception] = []
+
+    def append() -> None:
+        try:
+            backend.append(batch(4))
+        except errors.BackendUnavailable as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    until(lambda: network.sprung("redis"))
+    backend.interrupt()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert failed
+    network.mend()
+    backend.append(batch(4))
+    check(backend, 4)
+    backend.close()
+
+
 def test_who_is_interrupted_with_the_answer_in_hand_can_go_on(near: Small) -> None:
     assert ids(near) == [1, 2, 3]
     (idle,) = near._opened()._readers._idle

@@ -1,8 +1,10 @@
 """How the Redis store seals, reads and frees: every step, and what is at the edges."""
 
 import random
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -171,6 +173,7 @@ def test_what_is_trimmed_is_freed(redis: Redis, backend: Small) -> None:
     assert backend.trim(2_000) == 1_000
     assert backend.settle(20)
     names = keys_of(redis, prefix_of(backend))
+    assert redis.ask("HGET", prefix_of(backend), "swept") == b"%d" % (2_000 // 128)
     rows = f"{prefix_of(backend)}:rows:{2_000 // redis_scripts.BLOCK}"
     assert rows in names  # the list that is begun
     assert len(names) <= 5
@@ -408,3 +411,97 @@ def test_rows_that_cannot_be_indexed_any_more(redis: Redis, backend: Small) -> N
     redis.ask("DEL", f"{prefix_of(backend)}:newest")
     with pytest.raises(BackendCorrupt, match="from 1 to 3 are not indexed"):
         backend.open(None)
+
+
+# ---------------------------------------------------------------- at once
+
+
+def together(backend: Small, read: Callable[[], object], write: Callable[[], object]) -> None:
+    """Have threads read until it is written."""
+    over = threading.Event()
+    failed: list[BaseException] = []
+
+    def reading() -> None:
+        try:
+            while not over.is_set():
+                read()
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            failed.append(error)
+
+    readers = [threading.Thread(target=reading) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        write()
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join(60)
+    if failed:
+        raise failed[0]
+
+
+def test_readers_see_all_rows_once_while_they_are_sealed(backend: Small) -> None:
+    add(backend)
+
+    def read() -> None:
+        before = backend.items(Query(limit=1)).head
+        page = backend.items(Query(((0, ("a",)),)))
+        assert backend.last_id() >= page.head >= before
+        assert list(page.ids) == list(range(page.head, max(page.head - len(page.ids), 0), -1))
+        assert len(page.ids) == min(page.head, 1_000)
+        assert list(page.ts) == [1_000 + id for id in page.ids]
+        after = max(page.head - 20, 0)
+        replay = backend.replay(Query(((0, ("a",)),)), after)
+        assert list(replay.ids) == list(range(after + 1, replay.upto + 1))
+        assert backend.count(Query(((0, ("a",)),))) >= page.head
+
+    def write() -> None:
+        for _ in range(300):
+            backend.append(batch(backend.last_id() + 1, 5))
+
+    together(backend, read, write)
+    assert backend.settle(20)
+    assert len(backend._opened().newest.layouts) > 100
+
+
+def test_readers_see_what_is_left_while_more_is_trimmed(backend: Small) -> None:
+    add(backend, 1_000)
+
+    def read() -> None:
+        page = backend.items(Query(((0, ("a",)), (1, ("u",)))))
+        kept = list(range(page.ids[-1], page.head + 1))
+        assert list(page.ids) == [id for id in reversed(kept) if id % 3]
+        assert list(page.bodies) == [b"event %d" % id for id in page.ids]
+        replay = backend.replay(Query(), 0)
+        assert list(replay.ids) == list(range(replay.ids[0], replay.upto + 1))
+
+    def write() -> None:
+        for floor in range(0, 2_000, 7):
+            backend.trim(floor)
+            add(backend, 7)
+
+    together(backend, read, write)
+
+
+def test_a_store_is_closed_under_its_readers(redis: Redis, backend: Small) -> None:
+    add(backend, 20)
+
+    def read() -> None:
+        with suppress(BackendUnavailable):
+            assert len(backend.items(Query(((0, ("a",)),))).ids) == 20
+            assert backend.last_id() == 20
+        with suppress(BackendUnavailable):
+            backend.probe()
+        backend.interrupt()
+
+    def write() -> None:
+        for _ in range(30):
+            backend.close()
+            backend.LOCK_S = 10.0  # type: ignore[misc]
+            backend.open(None)
+
+    together(backend, read, write)
+    backend.close()
+    backend.open(None)
+    check(backend, 20)

@@ -168,17 +168,16 @@ class Writer:
     def _connect(self) -> link.Session:
         if self._closed:
             raise BackendUnavailable(f"{self._address.name} is not open")
-        session = link.Session(self._address, self._timeout_s)
+        session = self._session = link.Session(self._address, self._timeout_s)
         try:
             life = server.check(session, self._address.name).id
             self.opened.ask(session, scripts.RELOCK, self._lock.of(session, life))
         except StoreMismatch as error:  # somebody set the server otherwise, and may set it back
-            session.close()
+            self._drop()
             raise BackendUnavailable(str(error)) from error
         except BaseException:
-            session.close()
+            self._drop()
             raise
-        self._session = session
         return session
 
     def _drop(self) -> None:
