@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,7 @@ class Asker:
     def __init__(self, url: str) -> None:
         self._url = url
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         #: When each was asked, how long its answer took, and its code, "" if it was good.
         self.asked: list[tuple[float, float, str]] = []
         self.failure: str | None = None
@@ -90,7 +90,7 @@ class Inserter:
         self._client, self._p = client, p
         self._stopping = threading.Event()
         self.count = 0
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -115,7 +115,7 @@ class Reader:
         self._client = client
         self.got: list[Row] = []
         self.failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -142,7 +142,7 @@ class Flood:
         self._url = f"{url}-insert"
         self._stopping = threading.Event()
         self.count, self.waits = 0, 0
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -176,8 +176,8 @@ class Life:
             until all went on.
     """
 
-    def __init__(self, folder: Path, store_url: str) -> None:
-        self.daemon = daemon = Daemon(folder, store_url=store_url)
+    def __init__(self, folder: Path, store_url: str = "", under: Sequence[str | Path] = ()) -> None:
+        self.daemon = daemon = Daemon(folder, store_url=store_url, under=under)
         daemon.start()
         self._pid = daemon.child.pid
         options: dict[str, Any] = {"on_full": "block", "buffer_bytes": 1 << 18}
@@ -216,7 +216,7 @@ class Life:
         return took
 
     def marked(self) -> tuple[bytes, Callable[[], int]]:
-        """Bytes that only the next event of its kind has, and what inserts it; that returns its id."""
+        """Bytes that only the next event of its kind has; and what inserts it, for its id."""
         number, self._marked = self._marked, self._marked + 1
         event = make_event(MARKED, number)
         return event["kind"].encode(), lambda: self._other.insert(event, wait=True)

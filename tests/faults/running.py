@@ -100,18 +100,22 @@ class Daemon:
         store_url: Its URL, if it is kept elsewhere.
         clock: A file with the microseconds that its clock is ahead.
         kills: How often it was killed.
+
+    What it is run ``under`` is a command that executes another one in its own place.
     """
 
     starting: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, folder: Path, *options: str, store_url: str = "") -> None:
+    def __init__(
+        self, folder: Path, *options: str, store_url: str = "", under: Sequence[str | Path] = ()
+    ) -> None:
         self.folder = folder
         self.url = f"ipc://{folder}/s"
         self.store, self.clock = folder / "store.db", folder / "clock"
         self.store_url = store_url or f"sqlite:///{self.store}"
         self.clock.write_text("0")
         self.kills = 0
-        self._options = options
+        self._options, self._under = options, under
         self._child: Child | None = None
 
     @property
@@ -130,7 +134,7 @@ class Daemon:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ZSTREAM")}
         plan["clock"] = str(self.clock)
         command = [
-            sys.executable, HOST, "--store", self.store_url, "--listen", self.url,
+            *self._under, sys.executable, HOST, "--store", self.store_url, "--listen", self.url,
             "--log-format", "json", "--keys", ",".join(KEYS), *self._options,
         ]  # fmt: skip
         environment["HOST"] = json.dumps(plan)
