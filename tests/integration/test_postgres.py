@@ -15,6 +15,7 @@ from zstream import Client, FlushError, errors
 from zstream.backends import postgres_reindex
 from zstream.backends.base import Batch, Producer, Query, Registration
 from zstream.backends.postgres import PostgresBackend
+from zstream.backends.postgres_probe import durability_of
 from zstream.keys import Filter
 from zstream.testing import server
 
@@ -520,6 +521,61 @@ def test_what_a_server_is_set_to(postgres: Postgres, schema: str) -> None:
     backend.close()
     assert backend.open(None).producers == {producer.id: producer}
     backend.close()
+
+
+def test_what_the_server_is_set_to_just_now(postgres: Postgres, backend: Small) -> None:
+    assert backend.durability == "unsynced"
+    try:
+        for name in ("fsync", "full_page_writes"):
+            for value, durability in (("on", "synced"), ("off", "unsynced"), ("on", "synced")):
+                postgres.ask(f"ALTER SYSTEM SET {name} = {value}")
+                postgres.ask("SELECT pg_reload_conf()")
+
+                def is_told(durability: str = durability) -> bool:
+                    backend.probe()
+                    return backend.durability == durability
+
+                until(is_told)
+        backend.interrupt()
+        add(backend)
+        assert backend.durability == "synced"
+    finally:
+        postgres.ask("ALTER SYSTEM RESET ALL")
+        postgres.ask("SELECT pg_reload_conf()")
+    assert durability_of({"synchronous_commit": "off"}) == "second"
+
+
+def test_a_server_that_is_read_only_is_read(
+    postgres: Postgres, schema: str, backend: Small
+) -> None:
+    add(backend, 5)
+    try:
+        postgres.ask("ALTER SYSTEM SET default_transaction_read_only = on")
+        postgres.ask("SELECT pg_reload_conf()")
+
+        def is_refused() -> bool:
+            try:
+                add(backend)
+            except errors.BackendUnavailable as error:
+                return "read-only" in str(error)
+            return False
+
+        until(is_refused)
+        backend.probe()
+        last = backend.last_id()
+        check(backend, last)
+    finally:
+        postgres.ask("ALTER SYSTEM RESET ALL")
+        postgres.ask("SELECT pg_reload_conf()")
+
+    def is_taken() -> bool:
+        try:
+            return add(backend) == last + 1
+        except errors.BackendUnavailable:
+            return False
+
+    until(is_taken)
+    check(backend, last + 1)
 
 
 def test_rows_that_somebody_deleted(backend: Small, person: Any) -> None:

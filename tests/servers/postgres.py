@@ -43,6 +43,10 @@ class Postgres:
                 stdout=log, stderr=log, check=True, user=self._user, cwd="/",
             )  # fmt: skip
 
+        with (self._data / "postgresql.conf").open("a") as settings:
+            # A killed process loses nothing without it, only a machine would.
+            settings.write("fsync = off\n")
+
     def _reachable(self) -> bool:
         """Whether the programs can be run by who is to run them."""
         try:
@@ -63,8 +67,7 @@ class Postgres:
                     self._process = subprocess.Popen(
                         [
                             self._programs / "postgres", "-D", self._data, "-k", self.folder,
-                            # A killed process loses nothing without fsync, only a machine would.
-                            "-h", "", "-c", "fsync=off", "-c", "max_connections=60",
+                            "-h", "", "-c", "max_connections=60",
                         ],
                         stdout=log, stderr=log, user=self._user, cwd="/",
                     )  # fmt: skip

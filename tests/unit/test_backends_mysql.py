@@ -11,7 +11,7 @@ import pymysql
 import pytest
 
 from zstream import errors
-from zstream.backends import mysql_link, mysql_rows, mysql_schema
+from zstream.backends import mysql_link, mysql_probe, mysql_rows, mysql_schema
 from zstream.backends.base import Batch, Position, Producer, Query, Registration
 from zstream.backends.mysql import MySQLBackend
 from zstream.backends.mysql_link import address_of
@@ -243,22 +243,68 @@ def test_as_many_keys_of_any_length_as_there_may_be(mariadb: MariaDB, database: 
 
 
 def test_a_server_that_promises_less_is_spoken_of(
-    mariadb: MariaDB, backend: MySQLBackend, caplog: pytest.LogCaptureFixture
+    mariadb: MariaDB, database: str, backend: MySQLBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The servers of these tests sync nothing."""
     more = backend.stats().more
     assert more["innodb_flush_log_at_trx_commit"] == "1"
-    assert more["durable"] is True
     assert str(more["server"]).startswith("MariaDB 1")
+    assert (more["durable"], backend.durability) == (False, "unsynced")
     backend.close()
-    assert not caplog.records
-    mariadb.ask("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+    with caplog.at_level(logging.WARNING):
+        backend.open(None)
+    assert "innodb_flush_method is nosync" in caplog.text
+
+
+def test_what_a_server_promises_is_what_it_is_set_to_just_now(
+    missing: Callable[[str], NoReturn], caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(missing, "--innodb-flush-method=fsync") as server:
+        backend = QuickMySQL(server.url(server.database()))
+        backend.open(["kind", "user"])
+        assert (backend.stats().more["durable"], backend.durability) == (True, "synced")
+        assert not caplog.records
+        for value, durability in ((2, "second"), (0, "second"), (1, "synced")):
+            server.ask(f"SET GLOBAL innodb_flush_log_at_trx_commit = {value}")
+            backend.probe()
+            assert backend.durability == durability
+        backend.close()
+
+
+@pytest.mark.parametrize(
+    ("promises", "durability"),
+    [
+        ({}, "synced"),
+        ({"innodb_flush_log_at_trx_commit": "2", "sync_binlog": "0", "log_bin": "OFF"}, "second"),
+        ({"innodb_doublewrite": "OFF"}, "unsynced"),
+        ({"innodb_flush_log_at_trx_commit": "2", "innodb_doublewrite": "OFF"}, "unsynced"),
+        ({"log_bin": "ON", "sync_binlog": "1"}, "synced"),
+        ({"log_bin": "ON", "sync_binlog": "1000"}, "unsynced"),
+        ({"innodb_flush_method": "O_DIRECT"}, "synced"),
+    ],
+)
+def test_what_settings_promise(promises: dict[str, str], durability: str) -> None:
+    assert mysql_probe.durability_of(promises) == durability
+
+
+def test_a_server_that_is_read_only_is_read(mariadb: MariaDB, database: str) -> None:
+    mariadb.ask(
+        "CREATE USER IF NOT EXISTS reader@localhost IDENTIFIED BY 'p'",
+        f"GRANT ALL ON {database}.* TO reader@localhost",
+    )
+    backend = QuickMySQL(mariadb.url(database).replace("root@", "reader:p@"))
+    backend.open(["kind", "user"])
+    add(backend, 2)
+    mariadb.ask("SET GLOBAL read_only = 1")
     try:
-        with caplog.at_level(logging.WARNING):
-            backend.open(None)
+        with pytest.raises(errors.BackendUnavailable, match="the server is read-only"):
+            add(backend)
+        backend.probe()
+        assert (ids(backend), backend.last_id()) == ([2, 1], 2)
     finally:
-        mariadb.ask("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
-    assert "innodb_flush_log_at_trx_commit is 2" in caplog.text
-    assert backend.stats().more["durable"] is False
+        mariadb.ask("SET GLOBAL read_only = 0")
+    assert add(backend) == 3
+    backend.close()
 
 
 def test_a_binary_log_that_is_not_synced_is_spoken_of(

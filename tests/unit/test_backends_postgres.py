@@ -4,6 +4,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from zstream.backends.postgres_copy import packed
 from zstream.backends.postgres_errors import translated
 from zstream.backends.postgres_keeper import Widths
 from zstream.backends.postgres_link import address_of
+from zstream.backends.postgres_probe import Place, Probe
 
 # ---------------------------------------------------------------- the URL
 
@@ -159,3 +161,27 @@ def test_errors_become_zstreams(raised: psycopg.Error, expected: type[Exception]
 def test_a_value_that_cannot_be_is_the_callers_defect() -> None:
     with pytest.raises(psycopg.DataError), translated("x"):
         raise psycopg.DataError("NUL")
+
+
+# ---------------------------------------------------------------- the probe
+
+
+def test_a_probe_asks_one_host_after_the_other() -> None:
+    """One that swallows all it gets must not keep those behind it from being asked."""
+    with socket.socket() as silent, socket.socket() as closed:
+        for each in (silent, closed):
+            each.bind(("127.0.0.1", 0))
+        silent.listen()
+        ports = f"{silent.getsockname()[1]},{closed.getsockname()[1]}"
+        url = f"postgresql://me@127.0.0.1,localhost/app?port={ports}"
+        probe = Probe(address_of(url))
+        began = time.monotonic()
+        for said in ("no answer within 1 s", "refused", "no answer within 1 s"):
+            with pytest.raises(psycopg.OperationalError, match=said):
+                probe.ask()
+        assert 2.0 <= time.monotonic() - began < 4.0
+        probe.prefer(Place("localhost", "127.0.0.1", ports.partition(",")[2]))
+        for said in ("refused", "no answer within 1 s"):
+            with pytest.raises(psycopg.OperationalError, match=said):
+                probe.ask()
+        probe.close()
