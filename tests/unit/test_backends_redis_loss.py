@@ -170,15 +170,19 @@ def test_rows_of_producers_are_not_moved_back_by_what_arrives_late(
     assert backend.open(None).producers[b"p" * 16].last == 8
 
 
+@pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("arrives", [False, True])
-def test_a_batch_without_events_in_doubt(network: Network, backend: Quick, arrives: bool) -> None:
+def test_a_batch_without_events_in_doubt(
+    network: Network, backend: Quick, arrives: bool, asked: bool
+) -> None:
     named = Registration(b"n" * 16, "{}", 5)
     doubtful = producers(4, 7, filters=[named])
     network.trap(words(redis_scripts.APPEND)) if arrives else network.drop()
     with pytest.raises(errors.BackendUnavailable):
         backend.append(doubtful)
     network.mend()
-    assert backend.last_id() == 3
+    if asked:
+        assert backend.last_id() == 3
     backend.append(doubtful)
     backend.close()
     head = backend.open(None)
@@ -332,6 +336,24 @@ def test_taking_the_lock_again_can_be_ended(own: Redis, network: Network) -> Non
     network.mend()
     backend.append(batch(4))
     check(backend, 4)
+    backend.close()
+
+
+def test_a_connection_that_says_nothing_is_given_up_soon(own: Redis) -> None:
+    class Patient(Small):
+        READ_S = WRITE_S = 600.0
+
+    backend = Patient(own.url("a"))
+    own.pause()
+    try:
+        with pytest.raises(errors.BackendUnavailable, match=r"[Tt]imeout"):
+            backend.open(None)
+    finally:
+        own.resume()
+    backend.open(None)
+    session = backend._opened()._writer._session
+    assert session is not None
+    assert session._connection._sock.gettimeout() == 600.0
     backend.close()
 
 

@@ -5,11 +5,19 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from zstream.backends import redis_lookups, redis_runs, redis_scripts, redis_sealing
+from zstream.backends import (
+    redis_look,
+    redis_lookups,
+    redis_runs,
+    redis_scripts,
+    redis_sealing,
+    redis_walk,
+)
 from zstream.backends.base import Batch, Position, Query
 from zstream.backends.redis_keeper import Keeper
 from zstream.backends.redis_link import Script
@@ -85,7 +93,7 @@ def test_an_index_that_is_interrupted_at_each_step(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, done: bool, reopened: bool
 ) -> None:
     monkeypatch.setattr(redis_sealing, "STEP_BYTES", 1_500)
-    monkeypatch.setattr(redis_sealing, "STEP_KEYS", 6)
+    monkeypatch.setattr(redis_sealing, "STEP_KEYS", 2)
     monkeypatch.setattr(Keeper, "STEP_LISTS", 1)
     monkeypatch.setattr(Keeper, "RETRY_S", 0.001)
     monkeypatch.setattr(Keeper, "IDLE_S", 0.001)
@@ -317,6 +325,47 @@ def test_times_at_the_ends(backend: Small) -> None:
         assert backend.count(Query(((0, ("a",)),), since=ts)) == len(newer)
         assert backend.count(Query((), until=ts)) == 8 - len(newer)
     assert ids(backend, 0, "a", before=Position(MAX_INTEGER, 6)) == [2, 4, 7, 8, 3, 5, 1]
+
+
+@pytest.mark.parametrize("apart", [(1 << 32) - 1, 1 << 32, (1 << 32) + 1])
+def test_times_that_are_far_apart(backend: Small, apart: int) -> None:
+    """Four bytes hold them, or eight."""
+    store(backend, [7, 7 + apart] * 4, ["a"] * 8, ["b"] * 8)
+    assert backend.settle(20)
+    assert list(backend.items(Query()).ts) == [7 + apart] * 4 + [7] * 4
+    assert ids(backend, 0, "a", since=7 + apart) == [8, 6, 4, 2]
+
+
+def test_values_of_which_some_are_fetched_at_first(
+    redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two values of a key are cut off at different rows, and another key has to match."""
+    for module in (redis_look, redis_walk):
+        monkeypatch.setattr(module, "TRIED", 2)
+    backend = Large(redis.url(prefix))
+    backend.SEAL_ROWS = 400  # type: ignore[misc]
+    backend.open(["kind", "user"])
+    kinds: list[Value] = ["a" if n % 2 else "b" if n % 20 == 0 else None for n in range(400)]
+    users: list[Value] = ["u" if n % 7 == 0 else "v" if n % 7 < 5 else "w" for n in range(400)]
+    store(backend, list(range(400)), kinds, users)
+    assert backend.settle(20)
+    for one, other in (("a", "b"), ("b", "a")):
+        for user in ("u", "v"):
+            query = Query(((0, (one, other)), (1, (user, "w"))), limit=50)
+            wanted = [n + 1 for n in range(400) if kinds[n] and users[n] in (user, "w")]
+            found, after = list[int](), 0
+            while after < 400:
+                page = backend.replay(query, after)
+                found, after = found + list(page.ids), page.upto
+            assert found == wanted
+            found, before = list[int](), None
+            while True:
+                some = backend.items(replace(query, before=before))
+                found, before = found + list(some.ids), some.next
+                if before is None:
+                    break
+            assert found == wanted[::-1]
+    backend.close()
 
 
 def test_late_rows_and_heads(backend: Small) -> None:

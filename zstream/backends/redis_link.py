@@ -27,7 +27,7 @@ _HINT: Final = (
 )
 #: Parameters of the URL, and what the driver calls them.
 _TLS: Final = {"ssl_ca": "ssl_ca_certs", "ssl_cert": "ssl_certfile", "ssl_key": "ssl_keyfile"}
-#: How long to wait for a connection, in seconds.
+#: How long to wait for a connection, and for each of its first answers, in seconds.
 _CONNECT_S: Final = 1.0
 #: The client name of the daemon's sessions, in Redis' ``CLIENT LIST``.
 _CLIENT: Final = "zstreamd"
@@ -143,11 +143,13 @@ class Session:
         self._asking = False
         #: Whether the call under way, or the last one, was made to fail.
         self.interrupted = False
+        soon_s = min(_CONNECT_S, timeout_s)
         with translated(address.name):
             self._connection = address.kind(
-                **address.options, socket_timeout=timeout_s, client_name=_CLIENT, protocol=2,
-                socket_connect_timeout=min(_CONNECT_S, timeout_s), retry=Retry(NoBackoff(), 0),
+                **address.options, socket_timeout=soon_s, socket_connect_timeout=soon_s,
+                client_name=_CLIENT, protocol=2, retry=Retry(NoBackoff(), 0),
             )  # fmt: skip
+            self._connection.socket_timeout = soon_s  # redis-py 5.0.0 forgets it of a unix socket
             try:
                 self._connection.connect()
             except redis.AuthenticationError as error:
@@ -155,6 +157,8 @@ class Session:
                 hidden = _SECRET.search(str(error))
                 said = "it does not take the user's password" if hidden else str(error)
                 raise BackendUnavailable(f"{address.name}: {said}") from None
+            # Who listens and says nothing is given up soon; what is asked later may take longer.
+            self._connection._sock.settimeout(timeout_s)
 
     def ask(self, *command: Any) -> Any:
         """Execute a command and return its answer."""
