@@ -391,10 +391,18 @@ def test_values_of_which_some_are_fetched_at_first(
 def test_late_rows_and_heads(backend: Small) -> None:
     chance = random.Random(3)
     times = [chance.randrange(50) for _ in range(64)]
-    for start in range(0, 64, 4):
-        some = times[start : start + 4]
-        store(backend, some, ["a"] * 4, [f"u{ts % 3}" for ts in some])
+    for start in range(0, 64, 16):
+        some = times[start : start + 16]
+        store(backend, some, ["a"] * 16, [f"u{ts % 3}" for ts in some])
     assert backend.settle(20)
+    every = [id for id in range(1, 65) if times[id - 1] % 3 == 1]
+    found, after = list[int](), 0
+    while after < 64:
+        page = backend.replay(Query(((1, ("u1",)), (0, ("a",))), limit=2), after)
+        found, after = found + list(page.ids), page.upto
+        one = backend.replay(Query(((1, ("u1",)),), limit=2), after)
+        assert list(one.ids) == [id for id in every if id > after][:2]
+    assert found == every
     backend.trim(11)
     order = sorted(range(12, 65), key=lambda id: (times[id - 1], id), reverse=True)
     for head in (64, 40, 13, 12):
