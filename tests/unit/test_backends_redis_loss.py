@@ -271,6 +271,20 @@ def test_a_server_that_stopped_answering(own: Redis, backend: Quick) -> None:
     check(backend, backend.last_id())
 
 
+def test_settings_that_do_not_arrive_are_not_taken_for_others(
+    own: Redis, network: Network, backend: Quick
+) -> None:
+    own.ask("CONFIG", "SET", "appendonly", "yes")
+    backend.probe()
+    assert backend.durability == "second"
+    network.trap(b"CONFIG")
+    with pytest.raises(errors.BackendUnavailable):
+        backend.probe()
+    assert backend.durability == "second"
+    backend.probe()
+    assert backend.durability == "second"
+
+
 def test_what_waits_for_a_server_can_be_ended(own: Redis) -> None:
     class Patient(Small):
         READ_S = WRITE_S = 60.0
