@@ -17,7 +17,7 @@ BLOCK: Final = 128
 _CHECKED: Final = """
 local P = KEYS[1]
 local seen = redis.call('HMGET', P, 'run', 'last', 'acts', 'lock')
-local word = string.match(seen[4] or '-', '%S+$') or '-'
+local word = string.sub(seen[4] or '-', -16)
 local function moved()
   local facts = {seen[1] or '-', seen[2] or '-', seen[3] or '0', word}
   return redis.error_reply('ZSTREAM ' .. table.concat(facts, ' '))
@@ -92,7 +92,8 @@ APPEND: Final = checked(
     + """
 if seen[2] ~= ARGV[2] then return moved() end
 local arrival = math.max(tonumber(redis.call('HGET', P, 'arrival')), tonumber(ARGV[4]))
-redis.call('HSET', P, 'last', ARGV[3], 'arrival', string.format('%.0f', arrival))
+local acts = string.format('%.0f', tonumber(seen[3] or 0) + 1)
+redis.call('HSET', P, 'last', ARGV[3], 'arrival', string.format('%.0f', arrival), 'acts', acts)
 if ARGV[6] ~= '' then
   local bodies = cmsgpack.unpack(ARGV[6])
   local i, n, id = 1, #bodies, tonumber(ARGV[2]) + 1
@@ -117,7 +118,7 @@ each('HSET', ':producers', ARGV[8])
 each('HSET', ':filters', ARGV[9])
 each('HDEL', ':producers', ARGV[10])
 each('HDEL', ':filters', ARGV[11])
-return redis.call('HINCRBY', P, 'acts', 1)
+return tonumber(acts)
 """.replace("BLOCK", str(BLOCK))
 )
 

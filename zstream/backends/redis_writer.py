@@ -97,7 +97,7 @@ class Lock:
     random word; so nothing has to be renewed, and who has died has given it back.
 
     Attributes:
-        word: The random word.
+        word: The random word: the last 16 characters of the text.
         held: The text of the lock as it was taken last.
     """
 
