@@ -388,12 +388,13 @@ def test_values_of_which_some_are_fetched_at_first(
     backend.close()
 
 
-def test_late_rows_and_heads(backend: Small) -> None:
+@pytest.mark.parametrize("rows", [16, 64])
+def test_late_rows_and_heads(backend: Small, rows: int) -> None:
     chance = random.Random(3)
     times = [chance.randrange(50) for _ in range(64)]
-    for start in range(0, 64, 16):
-        some = times[start : start + 16]
-        store(backend, some, ["a"] * 16, [f"u{ts % 3}" for ts in some])
+    for start in range(0, 64, rows):
+        some = times[start : start + rows]
+        store(backend, some, ["a"] * rows, [f"u{ts % 3}" for ts in some])
     assert backend.settle(20)
     every = [id for id in range(1, 65) if times[id - 1] % 3 == 1]
     found, after = list[int](), 0
@@ -540,6 +541,42 @@ def test_readers_see_all_rows_once_while_they_are_sealed(backend: Small) -> None
     together(backend, read, write)
     assert backend.settle(20)
     assert len(backend._opened().newest.layouts) > 100
+
+
+def test_rows_are_sealed_between_two_looks_of_a_reader(
+    backend: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    run = Keeper._run
+
+    def waiting(keeper: Keeper, script: Script, *args: Any) -> Any:
+        assert script is not redis_lookups.END_RUN or goes_on.wait(30)
+        return run(keeper, script, *args)
+
+    monkeypatch.setattr(Keeper, "_run", waiting)
+    opened = backend._opened()
+    newest = opened.newest
+
+    class Between:
+        """Has what is first asked for before the rows are sealed, and all else after that."""
+
+        def __getattr__(self, name: str) -> Any:
+            found = getattr(newest, name)
+            goes_on.set()
+            assert newest.settle(20)
+            return found
+
+    query = Query(((0, ("a",)),))
+    for ask, wanted in (
+        (lambda: list(backend.items(query).ids), list(range(9, 0, -1))),
+        (lambda: list(backend.replay(query, 0).ids), list(range(1, 19))),
+        (lambda: backend.count(query), 27),
+    ):
+        goes_on.clear()
+        backend.append(batch(newest.view.head + 1, 9))
+        monkeypatch.setattr(opened, "newest", Between())
+        assert ask() == wanted
+        monkeypatch.setattr(opened, "newest", newest)
 
 
 def test_readers_see_what_is_left_while_more_is_trimmed(backend: Small) -> None:
