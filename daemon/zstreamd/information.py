@@ -10,17 +10,20 @@ from zstreamd.outage import Outage
 from zstreamd.writer import Writer
 
 
-def information(backend: Backend, writer: Writer, inbox: Inbox, outage: Outage) -> dict[str, Any]:
+def information(
+    backend: Backend, writer: Writer, inbox: Inbox, outage: Outage, *, asks: bool = True
+) -> dict[str, Any]:
     """Gather it; while the store is away, what only the store knows is None.
 
     Args:
         backend: The store.
         writer, inbox: Who writes to it, and what waits to be written.
         outage: Knows whether the store is away.
+        asks: Whether the store may be asked, and waited for.
     """
     opening, counters, down = writer.opening, writer.counters, outage.down
     followers, retention = opening.followers, opening.retention
-    stats, oldest = _look(backend, retention.floor, outage)
+    stats, oldest = _look(backend, retention.floor, outage) if asks else (None, None)
     return {
         "protocol": wire.VERSION,
         "keys": list(opening.opened.keys),

@@ -53,7 +53,7 @@ class Operations:
         self._counting = threading.Lock()
         self._table: dict[str, Callable[[dict[str, Any]], Reply]] = {
             "ping": self._ping,
-            "info": self._info,
+            "info": lambda request: self.info(asks=True),
             "items": self._items,
             "replay": self._replay,
             "count": self._count,
@@ -80,6 +80,11 @@ class Operations:
             # What was read may be of before, and must not be told with the run of now.
             raise Unavailable("the store was opened anew meanwhile; ask again", retry_s=RETRY_S)
         return self._complete(reply)
+
+    def info(self, *, asks: bool) -> Reply:
+        """What ``info`` tells; without asking the store it waits for nobody."""
+        told = information(self._backend, self._writer, self._inbox, self._outage, asks=asks)
+        return self._complete(Reply({**told, "heals": self._heals, **self._about()}))
 
     def insert(self, frame: bytes, done: Callable[[Reply | Error], None]) -> None:
         """Hand events to the writer; ``done`` is called once they are on disk, or refused."""
@@ -147,10 +152,6 @@ class Operations:
             "version": about["version"], "protocol": wire.VERSION,
             "durability": self._backend.durability,
         })  # fmt: skip
-
-    def _info(self, request: dict[str, Any]) -> Reply:
-        told = information(self._backend, self._writer, self._inbox, self._outage)
-        return Reply({**told, "heals": self._heals, **self._about()})
 
     def _items(self, request: dict[str, Any]) -> Reply:
         start = _integer(request, "start", 0, 0, MAX_END)

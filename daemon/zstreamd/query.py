@@ -49,7 +49,7 @@ class _Asking:
     """A request whose thread is asking the store; whoever is first answers it."""
 
     def __init__(self, id: object, answer: Callable[[bytes], None]) -> None:
-        self.id, self._answer = id, answer
+        self.id, self.op, self._answer = id, "", answer
         self.since_s = time.monotonic()
         self._lock = threading.Lock()
         self._is_answered = False
@@ -92,7 +92,11 @@ class QueryPool:
     def give_up(self, why: BackendError) -> None:
         """Answer who waits for the store: it has stopped answering."""
         for asking in self._asking.copy():
-            asking.answer(wire.encode_error(_unavailable(why), asking.id))
+            if asking.op == "info":  # it tells just then what it knows
+                reply = self._operations.info(asks=False)
+                asking.answer(wire.encode_reply(_with_id(reply.fields, asking.id)))
+            else:
+                asking.answer(wire.encode_error(_unavailable(why), asking.id))
 
     def is_overdue(self) -> bool:
         """Whether somebody has waited for the store for far too long."""
@@ -109,20 +113,20 @@ class QueryPool:
 
     def _serve(self) -> None:
         while (request := self._requests.get()) is not None:
-            id = identity(request.payload)
-            asking = _Asking(id, request.answer)
+            asking = _Asking(identity(request.payload), request.answer)
             self._asking.add(asking)
             try:
-                answer = self._handle(request, id)
+                answer = self._handle(request, asking)
             finally:
                 self._asking.discard(asking)
             if answer is not None:
                 asking.answer(answer)
 
-    def _handle(self, request: Request, id: object) -> bytes | None:
+    def _handle(self, request: Request, asking: _Asking) -> bytes | None:
         """The reply, or None if the writer gives it."""
+        id = asking.id
         try:
-            return self._run(request, id)
+            return self._run(request, asking)
         except BackendError as error:
             return wire.encode_error(_unavailable(error), id)
         except DecodeError as error:
@@ -133,8 +137,9 @@ class QueryPool:
             _log.exception("a query failed")
             return wire.encode_error(InternalError("a defect; the daemon's log says more"), id)
 
-    def _run(self, request: Request, id: object) -> bytes | None:
-        head = decode(request.payload)
+    def _run(self, request: Request, asking: _Asking) -> bytes | None:
+        head, id = decode(request.payload), asking.id
+        asking.op = head.op
         if head.v != wire.VERSION:
             raise VersionMismatch(f"protocol version {head.v}; this daemon speaks {wire.VERSION}")
         if time.monotonic() - request.came_s > DEADLINE_S:

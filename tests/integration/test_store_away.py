@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from zstream import Client, errors
-from zstream.backends.base import Batch, Head, Page, Query
+from zstream.backends.base import Batch, Head, Page, Query, Replay
 from zstream.backends.memory import MemoryBackend
 from zstream.errors import BackendUnavailable, StoreRewound
 from zstreamd import server as server_module
@@ -21,11 +22,11 @@ PATIENCE_S = 30.0
 
 
 class Frail(MemoryBackend):
-    """Hangs, is away, or loses its newest events, as it is told."""
+    """Hangs, is away, stands where no interrupt reaches it, or loses its newest events."""
 
     def __init__(self) -> None:
         super().__init__("memory:")
-        self.hangs = self.is_away = False
+        self.hangs = self.is_away = self.stands = False
         self.freed = threading.Event()
         self.kept: list[Batch] = []
         self.rewound_to: int | None = None
@@ -66,7 +67,8 @@ class Frail(MemoryBackend):
             raise BackendUnavailable("no sign of life")
 
     def interrupt(self) -> None:
-        self.freed.set()
+        if not self.stands:
+            self.freed.set()
 
 
 @pytest.fixture
@@ -134,6 +136,29 @@ def test_queries_that_hang_are_answered(
     until(lambda: client.info()["down"] is None)
     assert client.count(kind="a") == 1
     assert events(caplog) == ["store_away", "store_back"]
+
+
+def test_info_that_hangs_tells_what_it_knows(store: Frail, client: Client) -> None:
+    """One that is asking the store when it stops answering is no query: it always answers."""
+    client.insert({"kind": "a"})
+    client.flush()
+    asked, really = threading.Event(), store.replay
+
+    def replay(query: Query, after: int) -> Replay:
+        asked.set()
+        store.meet()
+        return really(query, after)
+
+    store.replay = replay  # type: ignore[method-assign]
+    store.stands = store.hangs = True
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(client.info)
+        info = told.result(PATIENCE_S)
+        assert asked.is_set()
+        assert (info["down"], info["events"], info["stored"]) == ("no sign of life", None, 1)
+        store.freed.set()  # its thread is still there, and its answer comes too late
+        store.hangs = False
+        until(lambda: client.info()["events"] == 1)
 
 
 def test_inserts_wait_for_the_store(
