@@ -52,6 +52,9 @@ class PatientStore:
                 tries.failed(error)
                 if last_try:
                     raise
+        if self._outage.away is not None:
+            # As the watch does, and before queries are let in: what was begun meanwhile may hang.
+            self._backend.interrupt()
         self._outage.over()
 
     def _has(self, batch: Batch) -> bool:

@@ -93,9 +93,14 @@ class Watch(threading.Thread):
 
     def look(self) -> None:
         """Ask once, and do what follows from it."""
+        was_away = self._outage.away is not None
         try:
             self._backend.probe()
         except BackendError as error:
+            if was_away and self._outage.away is None:
+                # Something was written since: the question was lost in the outage that is over.
+                self.look()
+                return
             self._outage.note("probe", error)
             self._backend.interrupt()
             self._give_up(error)

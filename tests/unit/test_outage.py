@@ -203,6 +203,41 @@ def test_who_waits_is_freed_while_the_store_does_not_answer(store: Store) -> Non
     assert store.interrupts == 3
 
 
+def test_a_question_that_was_lost_in_an_outage_is_no_news_after_it(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was put before the store came back, and would be waited for after something is written."""
+    outage = Outage()
+    watch, _, given_up = watching(store, outage)
+    store.probe_error = AWAY
+    watch.look()
+    assert (store.interrupts, given_up) == (1, [AWAY])
+    lost = [AWAY]
+
+    def probe() -> None:
+        if lost:
+            outage.over()
+            raise lost.pop()
+
+    monkeypatch.setattr(store, "probe", probe)
+    watch.look()
+    assert (outage.down, given_up, lost) == (None, [AWAY], [])
+    assert said(caplog) == ["store_away", "store_back"]
+    assert store.interrupts == 1
+
+
+def test_who_began_while_it_was_away_is_freed_though_the_writer_was_first(store: Store) -> None:
+    """And before anybody is let in who might be cut off for it."""
+    outage = Outage()
+    outage.note("probe", AWAY)
+    seen: list[BackendError | None] = []
+    store.interrupt = lambda: seen.append(outage.away)  # type: ignore[method-assign]
+    patient_store = PatientStore(store, outage, Patience())
+    patient_store.append(batch())
+    patient_store.append(batch(3))
+    assert (seen, outage.away) == ([AWAY], None)
+
+
 def test_what_hangs_although_the_store_answers_is_ended(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
