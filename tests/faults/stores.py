@@ -13,6 +13,8 @@ from ..servers import mariadb, postgres, redis
 from ..servers.network import Network, Target
 
 Missing = Callable[[str], NoReturn]
+#: What breaks, and what mends it, under the name of the fault.
+Ways = dict[str, tuple[Callable[[], object], Callable[[], object]]]
 _MB: Final = 1 << 20
 
 
@@ -50,12 +52,8 @@ class StoreServer(ABC):
         """Let it go on after `pause`."""
 
     @abstractmethod
-    def make_read_only(self) -> None:
-        """Have it refuse whatever writes."""
-
-    @abstractmethod
-    def make_writable(self) -> None:
-        """Have it take all again."""
+    def ways(self) -> Ways:
+        """How to have it refuse whatever writes, and take all again; it can be read meanwhile."""
 
     @abstractmethod
     def fill(self) -> None:
@@ -96,11 +94,8 @@ class PostgresServer(StoreServer):
     def resume(self) -> None:
         self._server.send(signal.SIGCONT)
 
-    def make_read_only(self) -> None:
-        self._set("ON")
-
-    def make_writable(self) -> None:
-        self._set("OFF")
+    def ways(self) -> Ways:
+        return {"read-only": (lambda: self._set("ON"), lambda: self._set("OFF"))}
 
     def _set(self, how: str) -> None:
         self._server.ask(f"ALTER SYSTEM SET default_transaction_read_only = {how}")
@@ -145,11 +140,13 @@ class MariaDBServer(StoreServer):
     def resume(self) -> None:
         os.kill(self._server.pid, signal.SIGCONT)
 
-    def make_read_only(self) -> None:
-        self._server.ask("SET GLOBAL read_only = 1")
-
-    def make_writable(self) -> None:
-        self._server.ask("SET GLOBAL read_only = 0")
+    def ways(self) -> Ways:
+        ask = self._server.ask
+        return {
+            "read-only": (
+                lambda: ask("SET GLOBAL read_only = 1"), lambda: ask("SET GLOBAL read_only = 0")
+            ),
+        }  # fmt: skip
 
     def fill(self) -> None:
         # Its files of the beginning have 12 MB.
@@ -187,11 +184,14 @@ class RedisServer(StoreServer):
     def resume(self) -> None:
         self._server.resume()
 
-    def make_read_only(self) -> None:
-        self._server.ask("CONFIG", "SET", "min-replicas-to-write", 1)
-
-    def make_writable(self) -> None:
-        self._server.ask("CONFIG", "SET", "min-replicas-to-write", 0)
+    def ways(self) -> Ways:
+        ask, replicas = self._server.ask, ("CONFIG", "SET", "min-replicas-to-write")
+        return {
+            "read-only, a replica": (
+                lambda: ask("REPLICAOF", "127.0.0.1", 1), lambda: ask("REPLICAOF", "NO", "ONE")
+            ),
+            "read-only, without replicas": (lambda: ask(*replicas, 1), lambda: ask(*replicas, 0)),
+        }  # fmt: skip
 
     def fill(self) -> None:
         used = int(self._server.ask("INFO", "memory")["used_memory"])

@@ -46,7 +46,7 @@ def end(life: Life, figures: Callable[..., Any], tell: Told) -> None:
 def test_the_server_ends(
     server: StoreServer, life: Life, figures: Callable[..., Any], tell: Told
 ) -> None:
-    with life.outage("stopped", flood=True) as wait:
+    with life.outage("stopped") as wait:
         server.stop()
         wait()
         server.start()
@@ -64,8 +64,11 @@ def test_the_server_ends(
 def test_the_network_fails(
     network: Network, life: Life, figures: Callable[..., Any], tell: Told
 ) -> None:
+    for _ in range(3):
+        with life.hiccup("network, cut once"):
+            network.cut()
     for what in ("refuse", "freeze", "drop"):
-        with life.outage(f"network, {what}") as wait:
+        with life.outage(f"network, {what}", flood=what == "freeze") as wait:
             getattr(network, what)()
             wait()
             network.mend(old=what != "freeze")
@@ -80,10 +83,11 @@ def test_the_network_fails(
 def test_the_server_takes_nothing(
     server: StoreServer, life: Life, figures: Callable[..., Any], tell: Told
 ) -> None:
-    with life.outage("read-only", reads=True) as wait:
-        server.make_read_only()
-        wait()
-        server.make_writable()
+    for what, (forbid, allow) in server.ways().items():
+        with life.outage(what, reads=True) as wait:
+            forbid()
+            wait()
+            allow()
     with life.outage("full") as wait:
         server.fill()
         life.fill()
