@@ -2,8 +2,8 @@
 
 Both store the same events in turns, each on a server of its own that is set alike: single events
 pushed at the daemon, and SET + 4 ZADD an event pipelined by 1,000. The same with the append-only
-file synced each second, and always, with fewer events. At the end stands what the two servers use of their
-memory, and how long a feed takes.
+file synced each second, and always, with fewer events. Between stands what the two servers use of
+their memory, and how long a feed takes.
 """
 
 import gc

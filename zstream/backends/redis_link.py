@@ -33,7 +33,7 @@ _CONNECT_S: Final = 1.0
 _CLIENT: Final = "zstreamd"
 #: What stores add to their prefixes: no prefix may be a key of another store.
 _OWN: Final = re.compile(
-    r":(newest|openings|marks|producers|filters|runs|unfinished|changed|rows:\d+|run:\d+:.*)$"
+    r":(trial2?|newest|openings|marks|producers|filters|runs|unfinished|changed|rows:\d+|run:\d+:.*)$"
 )
 _SECRET: Final = re.compile(r"password|auth", re.IGNORECASE)
 

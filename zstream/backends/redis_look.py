@@ -15,7 +15,7 @@ from zstream.backends.slices import Looked, Run
 Ask = Callable[..., Any]
 
 #: Values times runs that one script looks up, so that the server is not held up.
-LOOKUPS: Final = 20_000
+LOOKUPS: Final = 8_000
 #: Rows of a value that are fetched at first where other keys have to match as well.
 TRIED: Final = 2_000
 #: Ranks fetched that cost as much as a look-up.

@@ -54,6 +54,7 @@ def open_store(
     run = random.SystemRandom().randint(1, MAX_INTEGER)
     mine = lock.of(session, life)
     _stored_keys(session, address)  # what is no store has no lock either
+    session.run(scripts.TRIAL)
     while True:
         held = lock.await_free(session, prefix, life, patience_s)
         stored_keys = _stored_keys(session, address)

@@ -44,6 +44,29 @@ def checked(text: str) -> Script:
     return Script(_CHECKED + text)
 
 
+#: Try all that is done to a store, on keys of its own: a user who lacks a right must not learn of
+#: it in the midst of a batch, because what a script has done by then stays done.
+TRIAL: Final = Script("""
+local name, other = KEYS[1] .. ':trial', KEYS[1] .. ':trial2'
+redis.call('UNLINK', name, other)
+redis.call('HSET', name, 'a', '1')
+redis.call('HINCRBY', name, 'a', 1)
+for _, command in ipairs({'HGET', 'HMGET', 'HEXISTS', 'HDEL'}) do redis.call(command, name, 'a') end
+redis.call('HGETALL', name)
+redis.call('RPUSH', name, 'a', 'b', 'c')
+redis.call('LLEN', name)
+redis.call('LINDEX', name, 0)
+redis.call('LRANGE', name, 0, -1)
+redis.call('LTRIM', name, 1, -1)
+redis.call('LPOP', name)
+redis.call('RENAME', name, other)
+redis.call('DEL', other)
+redis.call('SET', name, 'a')
+for _, command in ipairs({'GET', 'TYPE', 'EXISTS'}) do redis.call(command, name) end
+redis.call('GETRANGE', name, 0, 0)
+redis.call('UNLINK', name)
+""")
+
 #: Begin a run, if nobody took the lock since it was looked at.
 #: ARGV: the lock as it was ('' for none) and as it is to be, the run, the fields of a new store.
 #: Reply: 1, or 0 if somebody was faster.
