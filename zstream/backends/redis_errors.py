@@ -28,7 +28,7 @@ _SAID: Final = {
 }
 
 
-class Moved(BackendError):
+class Moved(Exception):
     """A script found another run, or less than there was, and did nothing.
 
     Attributes:
@@ -69,7 +69,7 @@ def is_hang_up(error: BackendError) -> bool:
     return isinstance(error.__cause__, redis.ConnectionError | OSError)
 
 
-def _translate(error: redis.RedisError, name: str) -> BackendError:
+def _translate(error: redis.RedisError, name: str) -> BackendError | Moved:
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, redis.ResponseError):
         if moved := MOVED.search(said):
