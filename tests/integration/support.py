@@ -128,7 +128,8 @@ def run_silent(url: str, kind: str, code: str) -> None:
         [sys.executable, "-W", "error", "-X", "dev", "-c", script], env=environment(url),
         timeout=PATIENCE_S, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    said = (done.returncode, done.stdout, done.stderr)
+    assert said == (0, "", ""), said
 
 
 @contextmanager
