@@ -27,8 +27,10 @@ from zstream.ledger import Ledger
 from zstream.limits import MAX_INTEGER
 from zstream.source import Source
 
-#: Batches under way at once.
+#: Batches under way at once; none is added once so many bytes are under way. What the daemon does
+#: not read stands in its memory all the same.
 WINDOW: Final = 64
+WINDOW_BYTES: Final = 8 << 20
 #: Seconds without progress until a watermark is asked for; the shorter one as long as no
 #: confirmation was ever heard, because the first ones may come before the subscription is there.
 ASK_S: Final = 0.5
@@ -121,10 +123,13 @@ class Lane:
         return PROBES[self._probe_count % len(PROBES)]
 
     def _take(self) -> bool:
-        while len(self.ledger.kept) < WINDOW and (batch := self._source.take()) is not None:
-            if self.ledger.add(batch):
+        ledger = self.ledger
+        while len(ledger.kept) < WINDOW and ledger.kept_bytes < WINDOW_BYTES:
+            if (batch := self._source.take()) is None:
+                break
+            if ledger.add(batch):
                 return True
-            self._source.settled(self.ledger.confirmed_n)
+            self._source.settled(ledger.confirmed_n)
         return False
 
     def _wait(self, now: float) -> None:

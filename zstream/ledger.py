@@ -43,6 +43,7 @@ class Ledger:
         settled: Events whose fate is known, in the order of the source.
         released: Bytes of these, `ELEMENT_OVERHEAD` included.
         kept: The batches that are kept; the first has the number ``confirmed_n + 1``.
+        kept_bytes: What they have together.
         confirmed_n: The number of the last that is not.
         ahead_n: The daemon has batches up to this number that were not taken yet.
         refused_seen: The daemon's count of the producer's refused events, as far as it is counted
@@ -53,6 +54,7 @@ class Ledger:
         self.sent = self.refused = self.lost = self.settled = self.released = self.found = 0
         self._reports: list[Report] = []
         self.kept: deque[Kept] = deque()
+        self.kept_bytes = 0
         self.begin(b"", 0, 0)
 
     def begin(self, producer: bytes, epoch: int, confirmed_n: int) -> None:
@@ -83,6 +85,7 @@ class Ledger:
         """Keep the next batch; False if the daemon has it, and it is settled."""
         kept = Kept(batch, [])
         self.kept.append(kept)
+        self.kept_bytes += len(batch.body)
         n = self.last_n
         if n > self.ahead_n:
             self._number(kept, n)
@@ -153,6 +156,7 @@ class Ledger:
 
     def _count(self, kept: Kept) -> None:
         size, body, _ = kept.batch
+        self.kept_bytes -= len(body)
         self.settled += size
         self.released += len(body) - len(wire.array_header(size)) + ELEMENT_OVERHEAD * size
 

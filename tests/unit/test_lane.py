@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from zstream import lane as lane_module
 from zstream import wire
 from zstream.confirmation import Nack, Watermark
 from zstream.lane import ASK_FIRST_S, ASK_S, PROBE_S, PROBES, REWIND_S, WINDOW, Lane
@@ -424,6 +425,20 @@ def test_the_window_bounds_what_is_under_way(lane, folder):
     assert folder.taken == WINDOW, "the rest stays where it is"
     settle(lane, 1)
     assert send(lane) == [WINDOW + 1]
+
+
+def test_the_window_bounds_the_bytes_under_way(lane, folder, monkeypatch):
+    monkeypatch.setattr(lane_module, "WINDOW_BYTES", 2)
+    put(folder, 4)
+    size = len(folder.batches[0].body)
+    assert size >= 2
+    assert send(lane) == [1], "one at least, however large"
+    monkeypatch.setattr(lane_module, "WINDOW_BYTES", 2 * size + 1)
+    assert send(lane) == [2, 3]
+    assert lane.ledger.kept_bytes == 3 * size
+    settle(lane, 3)
+    assert lane.ledger.kept_bytes == 0
+    assert send(lane) == [4]
 
 
 def test_an_ack_settles_and_releases(lane, folder):
