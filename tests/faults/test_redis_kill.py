@@ -87,7 +87,7 @@ class Load(threading.Thread):
 
 @pytest.fixture
 def own(missing: Callable[[str], NoReturn]) -> Iterator[Redis]:
-    with serving(missing, appendonly="yes") as server:
+    with serving(missing, appendonly="yes", appendfsync="always") as server:
         yield server
         server.kill()
 
