@@ -88,7 +88,7 @@ def test_a_second_daemon_is_turned_away(own: Redis) -> None:
 
 
 def test_a_server_that_dies_and_comes_back(own: Redis) -> None:
-    # One that syncs each second holds back what it writes while a sync is slow, for two at the most.
+    # One that syncs each second holds back what it writes while a sync is slow, for two seconds.
     own.ask("CONFIG", "SET", "appendfsync", "always")
     own.options["appendfsync"] = "always"
     with server(store=own.url("app")) as daemon, Client(daemon.url, timeout=PATIENCE_S) as client:

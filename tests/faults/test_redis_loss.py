@@ -16,7 +16,7 @@ from zstream.backends.redis_link import Script
 
 from ..servers.network import Network
 from ..servers.redis import Redis, serving
-from .redis_support import Small, add, batch, check, connection, until
+from ..unit.redis_support import Small, add, batch, check, connection, until
 
 
 class Quick(Small):
