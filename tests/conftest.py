@@ -26,6 +26,16 @@ settings.register_profile("thorough", max_examples=5_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if CI else "home"))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Three at least: a third of the time tests wait for processes and sockets.
+
+    Faults are timed beside each other, and keep to the cores.
+    """
+    if any("faults" in str(each) for each in config.args):
+        return None
+    return max(3, os.cpu_count() or 1)
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """The checkout."""
