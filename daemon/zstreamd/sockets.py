@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import random
 from contextlib import ExitStack
 from typing import Final
 
@@ -27,8 +28,10 @@ QUERY_HWM: Final = 256
 REQUEST_HWM: Final = 64
 #: Messages that libzmq holds for one producer that waits for the writer.
 INSERT_HWM: Final = 64
-#: Tries to find three free ports in a row.
+#: Tries to find three free ports in a row, and where they are looked for at first: below those
+#: that connections leave from, which may be taken by one when the daemon is started again.
 _PORT_TRIES: Final = 100
+_PORTS: Final = range(20_000, 32_000)
 
 
 class Sockets:
@@ -112,10 +115,12 @@ class Sockets:
 
     def _bind_in_a_row(self, base: str) -> Endpoints:
         sockets = (self.query, self.insert, self.publish)
-        for _ in range(_PORT_TRIES):
-            bound = [self._bind(self.query, f"{base}*")]
-            port = int(bound[0].rpartition(":")[2])
+        for tried in range(_PORT_TRIES):
+            bound: list[str] = []
             try:
+                first = str(random.choice(_PORTS)) if tried < _PORT_TRIES // 2 else "*"
+                bound.append(self._bind(self.query, f"{base}{first}"))
+                port = int(bound[0].rpartition(":")[2])
                 for offset, socket in enumerate(sockets[1:], 1):
                     bound.append(self._bind(socket, f"{base}{port + offset}"))
             except ConfigError:
