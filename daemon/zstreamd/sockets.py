@@ -123,7 +123,9 @@ class Sockets:
                 port = int(bound[0].rpartition(":")[2])
                 for offset, socket in enumerate(sockets[1:], 1):
                     bound.append(self._bind(socket, f"{base}{port + offset}"))
-            except ConfigError:
+            except ConfigError as error:
+                if not bound and not isinstance(error, EndpointTaken):
+                    raise
                 for socket, endpoint in zip(sockets, bound, strict=False):
                     socket.unbind(endpoint)
                 continue
