@@ -16,7 +16,7 @@ from ..servers.redis import Redis
 
 
 class QuickRedis(RedisBackend):
-    LOCK_S = 0.0
+    LOCK_S = 2.0
     SEAL_ROWS = 8
 
 
