@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -98,3 +101,20 @@ def test_the_log_can_be_read() -> None:
     with server(options=["--log-level", "info"]) as running:
         running.stop()
         assert any('"ready"' in line for line in running.log)
+
+
+def test_a_restart_waits_for_who_has_taken_its_port() -> None:
+    with server() as running, ExitStack() as stack:
+        host, port = running.endpoints.insert.removeprefix("tcp://").split(":")
+        running.stop()
+        other = stack.enter_context(socket.socket())
+        other.bind((host, int(port)))
+        other.listen()
+        starting = threading.Thread(target=running.start)
+        starting.start()
+        while not any("is taken" in line for line in list(running.log)):
+            starting.join(0.01)
+        other.close()
+        starting.join(30)
+        with Client(running.url) as client:
+            assert client.ping() > 0

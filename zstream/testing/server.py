@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from zstream.endpoints import Endpoints
 from zstream.errors import ConfigError, Unavailable
 
 _LOG_LINES = 1000
+#: The daemon's exit code when somebody else listens on one of its endpoints, and until a next try.
+_PORT_TAKEN = 5
+_PAUSE_S = 0.1
 
 
 class Server:
@@ -53,12 +57,24 @@ class Server:
     def start(self) -> None:
         """Start the daemon and wait until it serves; a second start uses the same endpoints.
 
+        If somebody else has taken one of them meanwhile, it waits for that to be over.
+
         Raises:
             Unavailable: It ended, or said nothing for ``timeout`` seconds. The message has what
                 it wrote.
         """
         if self._process is not None:
             raise ConfigError("the server runs already")
+        until = time.monotonic() + self._timeout
+        is_again = hasattr(self, "url")
+        while (code := self._try()) is not None:
+            if code != _PORT_TAKEN or not is_again or time.monotonic() > until:
+                said = "\n".join(self.log) or "nothing"
+                raise Unavailable(f"zstreamd did not start (exit {code}); it wrote:\n{said}")
+            time.sleep(_PAUSE_S)
+
+    def _try(self) -> int | None:
+        """Start the daemon; its exit code if it did not come to serve."""
         command = [sys.executable, "-m", "zstreamd", *self._options, "--log-format", "json"]
         self._ready.clear()
         self._hello = None
@@ -72,10 +88,9 @@ class Server:
         self._reader.start()
         answered = self._ready.wait(self._timeout)
         if self._hello is None:
-            code = self.kill() if not answered else self._wait()
-            said = "\n".join(self.log) or "nothing"
-            raise Unavailable(f"zstreamd did not start (exit {code}); it wrote:\n{said}")
+            return self.kill() if not answered else self._wait()
         self._take(self._hello)
+        return None
 
     def stop(self, *, timeout: float = 10.0) -> int:
         """Stop the daemon as a supervisor does, with SIGTERM, and wait for its end.
