@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from zstream import wire
 from zstream.errors import (
     BackendError,
+    BackendUnavailable,
     BadRequest,
     DecodeError,
     Error,
@@ -95,7 +96,7 @@ class QueryPool:
             if asking.op == "info":  # it tells just then what it knows
                 reply = self._operations.info(asks=False)
                 asking.answer(wire.encode_reply(_with_id(reply.fields, asking.id)))
-            else:
+            elif asking.op in _OF_THE_STORE:
                 asking.answer(wire.encode_error(_unavailable(why), asking.id))
 
     def is_overdue(self) -> bool:
@@ -126,7 +127,13 @@ class QueryPool:
         """The reply, or None if the writer gives it."""
         id = asking.id
         try:
-            return self._run(request, asking)
+            try:
+                return self._run(request, asking)
+            except BackendUnavailable:
+                # It may have been ended together with what hung, or at the end of an outage.
+                if self._outage.away is not None:
+                    raise
+                return self._run(request, asking)
         except BackendError as error:
             return wire.encode_error(_unavailable(error), id)
         except DecodeError as error:

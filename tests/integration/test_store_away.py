@@ -161,6 +161,24 @@ def test_info_that_hangs_tells_what_it_knows(store: Frail, client: Client) -> No
         until(lambda: client.info()["events"] == 1)
 
 
+def test_a_query_that_was_ended_with_others_is_asked_again(store: Frail, client: Client) -> None:
+    client.insert({"kind": "a"})
+    client.flush()
+    left = ["cut", "with what hung"]
+    really = store.meet
+
+    def meet() -> None:
+        if left:
+            raise BackendUnavailable(left.pop())
+        really()
+
+    store.meet = meet  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable):  # not for ever
+        client.items()
+    left.append("once")
+    assert len(client.items()) == 1
+
+
 def test_inserts_wait_for_the_store(
     store: Frail, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
