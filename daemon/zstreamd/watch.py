@@ -19,6 +19,8 @@ from zstreamd.outage import Outage
 #: Seconds from one sign of life to the next question, and from one question to the next without.
 EVERY_S: Final = 0.5
 AGAIN_S: Final = 0.1
+#: A question that fails so soon is asked once more.
+QUICK_S: Final = 0.2
 
 
 class Patience:
@@ -95,7 +97,7 @@ class Watch(threading.Thread):
         """Ask once, and do what follows from it."""
         was_away = self._outage.away is not None
         try:
-            self._backend.probe()
+            self._probe()
         except BackendError as error:
             if was_away and self._outage.away is None:
                 # Something was written since: the question was lost in the outage that is over.
@@ -111,3 +113,13 @@ class Watch(threading.Thread):
         self._outage.answers()
         if self._patience.is_over() or self._is_overdue():
             self._backend.interrupt()
+
+    def _probe(self) -> None:
+        began_s = time.monotonic()
+        try:
+            self._backend.probe()
+        except BackendError:
+            # It may be the end of a connection that was kept: the next one is made anew.
+            if self._outage.away is not None or time.monotonic() - began_s > QUICK_S:
+                raise
+            self._backend.probe()

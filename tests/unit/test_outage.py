@@ -238,6 +238,30 @@ def test_who_began_while_it_was_away_is_freed_though_the_writer_was_first(store:
     assert (seen, outage.away) == ([AWAY], None)
 
 
+def test_the_end_of_a_kept_connection_is_no_outage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = [100.0], list[float]()
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+
+    def probe(took_s: float, failures: int) -> None:
+        now[0] += took_s
+        asked.append(now[0])
+        if len(asked) <= failures:
+            raise AWAY
+
+    for took_s, failures, probes, away in (
+        (0.1, 1, 2, None),
+        (0.1, 2, 2, AWAY),
+        (0.9, 1, 1, AWAY),  # who waits has waited long enough
+    ):
+        outage = Outage()
+        asked.clear()
+        monkeypatch.setattr(store, "probe", lambda a=took_s, b=failures: probe(a, b))
+        watching(store, outage)[0].look()
+        assert (len(asked), outage.away) == (probes, away)
+
+
 def test_what_hangs_although_the_store_answers_is_ended(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
