@@ -70,16 +70,17 @@ class Operations:
 
     def run(self, op: str, request: dict[str, Any]) -> Reply:
         """Run an operation; an Error says what is wrong with the request."""
-        opening = self._opening
         method = self._table.get(op)
         if method is None:
             known = ", ".join([*self._table, "insert", "trim", "filter"])
             raise BadRequest(f"unknown op {op[:60]!r}; known are: {known}")
-        reply = method(request)
-        if opening is not self._opening:
+        for _ in range(2):
+            opening = self._opening
+            reply = method(request)
+            if opening is self._opening:
+                return self._complete(reply)
             # What was read may be of before, and must not be told with the run of now.
-            raise Unavailable("the store was opened anew meanwhile; ask again", retry_s=RETRY_S)
-        return self._complete(reply)
+        raise Unavailable("the store was opened anew meanwhile; ask again", retry_s=RETRY_S)
 
     def info(self, *, asks: bool) -> Reply:
         """What ``info`` tells; without asking the store it waits for nobody."""
