@@ -194,8 +194,9 @@ class RedisServer(StoreServer):
         }  # fmt: skip
 
     def fill(self) -> None:
+        # What it uses goes up and down with the buffers of its clients: full is full.
         used = int(self._server.ask("INFO", "memory")["used_memory"])
-        self._server.ask("CONFIG", "SET", "maxmemory", used + 2 * _MB)
+        self._server.ask("CONFIG", "SET", "maxmemory", used // 2)
 
     def unfill(self) -> None:
         self._server.ask("CONFIG", "SET", "maxmemory", 0)
